@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* arena.h - one shared mapping that outlives the process: frames, their headers, the journal's tail.
+ *
+ * It lies in a file on tmpfs (mode 0600), allocated when it is made: a full tmpfs is an error then, never a SIGBUS.  The
+ * next opener of the store takes it over, so that after kill -9 nothing acknowledged is lost.  It is taken over only
+ * if it belongs to this store, this boot, and this state of the store (arena_id in the superblock).
+ * "off": private memory, nothing outlives.
+ *
+ * What lies in it is written so that it is right after any instruction: content first, then the word
+ * that makes it valid, with release order.  After power loss it is gone; nothing in it may be trusted then (boot id).
+ *
+ * Layout: header block | frame headers | tail ring | (to 4096) | frames.
+ */
+#ifndef LACUNA_ARENA_H
+#define LACUNA_ARENA_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+
+#define ARENA_MAGIC UINT64_C (0x31616e657261634c)   /* "Lcarena1" */
+
+/* A dirty frame: valid if and only if disk != 0.  disk is stored last and cleared first. */
+struct arena_frame {
+  _Atomic uint64_t disk;
+  uint64_t block;
+  uint64_t version;
+};
+
+struct arena_header {          /* in the first block */
+  uint64_t magic;
+  uint64_t checksum;           /* of what follows up to `live` */
+  uint8_t store_uuid[16];
+  uint8_t arena_id[16];
+  uint8_t boot_id[16];
+  uint64_t frame_count;
+  uint64_t tail_bytes;         /* power of 2 */
+  uint64_t length;             /* of the file */
+  /* `live`: changed while open; not part of the checksum */
+  _Atomic uint64_t tail_end;   /* position: all item bytes before it are complete (journal.h) */
+  _Atomic uint64_t tail_start; /* position: those before it are durable on the device */
+};
+
+struct arena {
+  struct arena_header *header;
+  struct arena_frame *frames;  /* headers */
+  uint8_t *tail;
+  uint8_t *data;               /* frame i at data + i * BLOCK_SIZE */
+  uint64_t frame_count;
+  uint64_t tail_bytes;
+  uint64_t length;
+  char *path;                  /* NULL: off */
+  int fd;
+};
+
+struct arena_identity {
+  uint8_t store_uuid[16];
+  uint8_t arena_id[16];
+  uint8_t boot_id[16];
+};
+
+/* Makes an arena at PATH (NULL: private memory).  An existing file there is replaced only if REPLACE.  NULL with *ERROR (malloc'd, says what to
+ * do) set. */
+struct arena *arena_create (const char *path, const struct arena_identity *identity, uint64_t frame_count,
+                            uint64_t tail_bytes, bool replace, char **error);
+/* Maps an existing one if it is whole and IDENTITY is its own; NULL with *WHY (static text) otherwise. */
+struct arena *arena_take_over (const char *path, const struct arena_identity *identity, const char **why);
+/* Unmaps; with REMOVE deletes the file (a clean shutdown). */
+void arena_close (struct arena *arena, bool remove);
+/* This boot: /proc/sys/kernel/random/boot_id as bytes. */
+void arena_boot_id (uint8_t id[16]);
+
+#endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* btree.h - copy-on-write B+trees of 16-byte entries, resident in memory.
+ *
+ * The base of the extent maps and of the catalogue.  A leaf in memory is its image
+ * on the device (struct format_node, format.h); an inner node's image is made when it is written, from the
+ * pointers to its children.  Keys are the first words of the entries, unique,
+ * ascending; what the words mean is the caller's.
+ *
+ * Copy on write: btree_freeze makes the present state immutable in O(1).  A change
+ * after that copies the nodes on its path (they are then `new`: not on the device).
+ * A frozen state can be written while the tree goes on changing; nodes that the
+ * tree no longer uses are kept until btree_thaw.  At most one frozen state per tree.
+ *
+ * Never does I/O and never waits.  No locks: the caller holds the mutex of what it
+ * builds on it (writing a frozen state needs it only in btree_thaw).
+ * Memory comes from a pool shared by all trees of a store.  Changes allocate at
+ * most BTREE_CHANGE_NODES nodes each, which btree_pool_ensure sets aside beforehand, so that a
+ * change itself cannot fail.
+ */
+#ifndef LACUNA_BTREE_H
+#define LACUNA_BTREE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "store/format.h"
+
+struct btree_pool;
+struct btree_node;
+
+struct btree_entry {
+  uint64_t key;
+  uint64_t value;
+};
+
+struct btree {
+  struct btree_pool *pool;
+  struct btree_node *root;     /* NULL: empty */
+  uint64_t generation;         /* nodes of an older one are frozen */
+  uint64_t entry_count;
+  uint64_t node_count;
+  struct btree_node *frozen;   /* root of the frozen state */
+  bool has_frozen;
+  struct btree_node *superseded; /* nodes only the frozen state uses; freed by thaw */
+};
+
+#define BTREE_DEPTH_MAX 12
+#define BTREE_CHANGE_NODES (4 * BTREE_DEPTH_MAX)
+
+struct btree_pool *btree_pool_create (void);
+void btree_pool_destroy (struct btree_pool *pool);
+/* Sets aside memory for CHANGES changes by this thread's next calls.  0 or -ENOMEM.  Thread-safe,
+ * as all that the trees do with the pool. */
+int btree_pool_ensure (struct btree_pool *pool, unsigned changes);
+/* Nodes in use by all trees of the pool, frozen ones included: what metadata costs. */
+uint64_t btree_pool_nodes (const struct btree_pool *pool);
+uint64_t btree_pool_bytes (const struct btree_pool *pool);
+
+void btree_init (struct btree *tree, struct btree_pool *pool);
+/* Frees all nodes; nothing may be frozen. */
+void btree_clear (struct btree *tree);
+
+/* The entry with the largest key <= KEY / the smallest key >= KEY.  False: none. */
+bool btree_floor (const struct btree *tree, uint64_t key, struct btree_entry *entry);
+bool btree_ceiling (const struct btree *tree, uint64_t key, struct btree_entry *entry);
+/* Fills up to MAX entries with keys >= KEY, ascending; how many. */
+size_t btree_scan (const struct btree *tree, uint64_t key, struct btree_entry *entries, size_t max);
+
+/* Inserts, or replaces the value of an equal key.  Appending in ascending order leaves full leaves behind. */
+void btree_insert (struct btree *tree, struct btree_entry entry);
+/* True if there was one. */
+bool btree_remove (struct btree *tree, uint64_t key);
+
+/* --- writing and reading --- */
+
+/* A node's place on the device was given up: its old image is not part of the state any more.  Called for
+ * each superseded node by btree_thaw; the caller frees the place when the new state is durable. */
+typedef void btree_released (void *arg, uint64_t place);
+
+/* Where a node goes: called once for each node of the frozen state that is not on the device yet. */
+typedef uint64_t btree_place (void *arg);
+
+void btree_freeze (struct btree *tree);
+
+/* Walks the new nodes of the frozen state, children before parents.  Each call fills IMAGE (a block) with the next
+ * node, checksummed and ready to be written at *PLACE (and its mirror), and returns true; false: no more.  The
+ * writer's memory is the caller's. */
+struct btree_writer {
+  struct btree *tree;
+  struct { struct btree_node *node; unsigned child; } stack[BTREE_DEPTH_MAX];
+  unsigned depth;
+  bool is_started;
+  struct format_node_identity identity;     /* store uuid, owner, sequence: see format.h */
+  btree_place *place;
+  void *arg;
+};
+void btree_writer_init (struct btree_writer *writer, struct btree *tree,
+                        const struct format_node_identity *identity, btree_place *place, void *arg);
+bool btree_writer_next (struct btree_writer *writer, void *image, uint64_t *place);
+/* The pointer (place, checksum) to the frozen root, for the structure above; place 0: empty tree.  After the last next. */
+void btree_frozen_root (const struct btree *tree, struct format_pointer *root);
+
+/* The frozen state is no longer needed: frees what only it used, after telling RELEASED (may be NULL) each of its places
+ * that the present state does not use.  WRITTEN false: the writing failed, and its nodes count as new again. */
+void btree_thaw (struct btree *tree, bool written, btree_released *released, void *arg);
+
+/* Builds a tree from the device.  READ fetches the blocks at COUNT places (sorted
+ * ascending, distinct) into IMAGES, block i at IMAGES + i * 4096, verified and mirrored as format.h says,
+ * checking each against CHECKSUMS[i]; 0 or negative errno.  Level by level, so that the reads of a level can be merged. */
+typedef int btree_read (void *arg, const uint64_t *places, const uint64_t *checksums, size_t count, void *images);
+int btree_load (struct btree *tree, const struct format_pointer *root, const struct format_node_identity *identity,
+                btree_read *read, void *arg);
+/* Calls VISIT for the place of every node of the present state that is on the device. */
+void btree_visit_places (const struct btree *tree, void (*visit) (void *arg, uint64_t place), void *arg);
+
+/* Recounts and checks order, fill, depth, generations; CHECK fails on a bug.  For tests. */
+void btree_verify (const struct btree *tree);
+
+#endif

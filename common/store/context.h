@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* context.h - what a thread runs ops on: a queue to the device and a mailbox.
+ *
+ * A context is used by one thread (that which calls context_run).  Other threads
+ * reach it only by op_wake and op_start, through the mailbox, a lock-free stack.
+ * context_fd is readable when context_run has something to do; a thread that is
+ * inside context_run is not signalled.
+ *
+ * Nothing here waits but context_wait and context_run_until, for threads that
+ * have nothing else to do (plugin, keeper, command line).
+ */
+#ifndef LACUNA_CONTEXT_H
+#define LACUNA_CONTEXT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/list.h"
+#include "device/device.h"
+#include "store/op.h"
+
+struct context {
+  struct queue *queue;              /* the owner thread's */
+  struct list ready;                /* the owner thread's */
+  _Atomic (struct op *) mailbox;    /* any thread pushes, the owner takes all */
+  _Atomic bool signalled;           /* the event was sent and not yet consumed */
+  int event_fd;                     /* mailbox */
+  int poll_fd;                      /* epoll: event_fd and the queue's */
+  bool is_stepwise;                 /* the explorer: one step, then back to ready */
+};
+
+/* NULL with errno if there is no memory, no file descriptor, or no io_uring. */
+struct context *context_create (struct device *device);
+/* Nothing may be in flight or ready. */
+void context_destroy (struct context *context);
+
+int context_fd (struct context *context);
+
+/* Runs all that can run, submits what they asked for, and returns; true if
+ * anything ran. */
+bool context_run (struct context *context);
+
+/* Blocks until context_fd is readable or TIMEOUT_MS has passed (-1: no limit). */
+void context_wait (struct context *context, int timeout_ms);
+
+/* Runs and waits until *FLAG is true. */
+void context_run_until (struct context *context, const _Atomic bool *flag);
+
+/* For the explorer and the simulator: takes in the mailbox, then the ready ops
+ * may be walked (struct op by link), and one of them run for one step. */
+void context_collect (struct context *context);
+void context_step (struct context *context, struct op *op);
+
+#endif
