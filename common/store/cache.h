@@ -1,30 +1,36 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* cache.h - the frames: cached blocks of disks, in the arena.
  *
- * A frame is found by (disk id, block), never by its place in the store: a place gets new owners, a disk id never does.
+ * A frame is found by (disk id, block), never by its place in the store: a place gets new owners, a
+ * disk id never does.
  *
  *   FREE -> FILLING (someone reads it from the device) -> CLEAN
  *   FREE -> DIRTY (written by a client; the store's copy is older) -> CLEAN (written back)
  *
- * The content of a frame never changes once it is CLEAN or DIRTY: a write makes a new frame, which takes the
- * old one's place in the index.  So a frame may be sent to a socket, written to the device and overwritten by a client
- * at the same time.  References count: being in the index is one, each cache_get / pin is one; the last to go frees the frame.
- * A frame that is in the index no more is an *orphan*; it stays valid for those who hold it.
+ * The content of a frame never changes once it is CLEAN or DIRTY: a write makes a new frame, which
+ * takes the old one's place in the index.  So a frame may be sent to a socket, written to the
+ * device and overwritten by a client at the same time.  References count: being in the index is
+ * one, each cache_get / pin is one; the last to go frees the frame.  A frame that is in the index
+ * no more is an *orphan*; it stays valid for those who hold it.
  *
- * The hit path (cache_get, cache_put) takes no lock and writes nothing shared but the frame's reference count and, at most a few times, its
- * frequency.  It may miss a frame that is being replaced just then; the miss path looks again under the bucket's lock.
+ * The hit path (cache_get, cache_put) takes no lock and writes nothing shared but the frame's
+ * reference count and, at most a few times, its frequency.  It may miss a frame that is being
+ * replaced just then; the miss path looks again under the bucket's lock.
  *
  * Who may call what (the cache checks what it can, range locks are the caller's):
  *   cache_fill_begin .. cache_fill_end   holding the range shared
  *   cache_publish                        holding the range shared
- *   cache_drop                           holding the range exclusive: then nothing in it is FILLING or under write-back (CHECKed)
+ *   cache_drop                           holding the range exclusive: then nothing in it is FILLING
+ *                                        or under write-back (CHECKed)
  *
- * Does no I/O, never waits, calls nobody: waiters that can go on are appended to the caller's WAKE list.
- * Thread-safe.  Replacement: S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023): a
- * small queue, a main one, and a ghost table of keys that left the small one.  Dirty frames are in no queue.
+ * Does no I/O, never waits, calls nobody: waiters that can go on are appended to the caller's WAKE
+ * list.  Thread-safe.  Replacement: S3-FIFO (Yang et al., "FIFO queues are all you need for cache
+ * eviction", SOSP 2023): a small queue, a main one, and a ghost table of keys that left the small
+ * one.  Dirty frames are in no queue.
  *
  * With an arena the headers of dirty frames outlive the process: see arena.h.  cache_publish makes
- * the new frame's header valid before it clears that of the one it replaces; the higher version counts.
+ * the new frame's header valid before it clears that of the one it replaces; the higher version
+ * counts.
  */
 #ifndef LACUNA_CACHE_H
 #define LACUNA_CACHE_H
@@ -44,22 +50,28 @@ enum frame_state { FRAME_FREE, FRAME_FILLING, FRAME_CLEAN, FRAME_DIRTY };
 
 enum frame_flags {               /* changed under the bucket's lock */
   FRAME_IS_ORPHAN = 1,           /* not in the index (any more) */
-  FRAME_HAS_TOKEN = 2,           /* dirty, its block is not mapped: it owns one reserved block of space */
-  FRAME_HAS_COPY = 4,            /* dirty, and the journal on the device holds a copy of this block, of this content or an older one */
-  FRAME_IS_LOGGED = 8,           /* dirty, and the journal holds this content (implies HAS_COPY): FLUSH need not care */
+  FRAME_HAS_TOKEN = 2,           /* dirty, its block is not mapped: it owns one reserved block */
+  FRAME_HAS_COPY = 4,            /* dirty, and the journal on the device holds a copy of this
+                                    block, of this content or an older one */
+  FRAME_IS_LOGGED = 8,           /* dirty, and the journal holds this content (implies HAS_COPY):
+                                    FLUSH need not care */
   FRAME_IN_WRITEBACK = 16,       /* picked by write-back, not settled yet */
   FRAME_IN_COMMIT = 32,          /* part of the record being written */
+  FRAME_IS_UNMAPPED = 64,        /* dirty, and the map shows a hole: HAS_TOKEN, or write-back took
+                                    the token and has not settled yet */
 };
 
 /* One disk as the cache sees it; lies in struct disk. */
 struct cache_disk {
   uint64_t id;
   pthread_mutex_t mutex;         /* protects the lists and counts; leaf below the bucket locks */
-  struct list fresh;             /* dirty, not in the journal; in order of version */
-  struct list logged;            /* dirty, IS_LOGGED; in order of version */
+  struct list fresh;             /* dirty, not in the journal; in order of `since` */
+  struct list logged;            /* dirty, IS_LOGGED; in order of `since` */
   _Atomic uint64_t fresh_count;
   _Atomic uint64_t logged_count;
-  _Atomic uint64_t token_count;  /* dirty frames with a token: blocks that the map does not show yet */
+  _Atomic uint64_t fresh_copies; /* members of fresh with HAS_COPY */
+  _Atomic uint64_t frame_count;  /* in the index */
+  _Atomic uint64_t unmapped_count; /* dirty, IS_UNMAPPED: blocks that the map does not show yet */
 };
 
 struct frame {
@@ -70,9 +82,14 @@ struct frame {
   _Atomic uint8_t state;         /* enum frame_state */
   _Atomic uint8_t frequency;     /* 0..3 */
   _Atomic uint16_t flags;
-  uint8_t queue;                 /* which replacement queue; under the queue mutex */
-  uint32_t copy_epoch;           /* HAS_COPY: checkpoint epoch of the newest copy; under the bucket's lock */
+  _Atomic uint8_t queue;         /* which replacement queue; changed under the queue mutex */
+  bool is_warm;                  /* its block was in the main queue when it was written */
+  uint32_t copy_epoch;           /* HAS_COPY: checkpoint epoch of the newest copy; changed under
+                                    the bucket's lock and owner->mutex */
   uint64_t version;              /* dirty: order of publication over the whole store */
+  uint64_t since;                /* dirty: version of the oldest content of this block that is
+                                    neither in the journal nor in its place, see below */
+  uint64_t successor;            /* orphan that was dirty: version of what replaced it */
   struct cache_disk *owner;      /* while in the index */
   struct list queue_link;        /* replacement queue or free list */
   struct list dirty_link;        /* owner->fresh or ->logged */
@@ -80,8 +97,8 @@ struct frame {
   void *data;                    /* BLOCK_SIZE bytes, aligned to it */
 };
 
-struct cache_stats {
-  uint64_t hits, misses, evictions, frames, clean, dirty, free, in_flight, dirty_max, in_flight_max;
+struct cache_stats {             /* hits and misses are counted by the ops: they know them anyway */
+  uint64_t evictions, frames, clean, dirty, free, in_flight, dirty_max, in_flight_max;
 };
 
 /* The cache over ARENA's frames.  NULL: no memory. */
@@ -95,27 +112,43 @@ void cache_disk_destroy (struct cache_disk *disk);
 
 /* --- admission: numbers, so that what is admitted always finds a frame --- */
 
-/* Charges COUNT frames for a request in flight (received payload, pinned replies).  True: charged.  False: WAITER is queued (first come, first
- * served) and handed back by the uncharge or clean that makes room; it is charged then.  COUNT <= in_flight_max. */
-bool cache_charge (struct cache *cache, uint32_t count, struct waiter *waiter, uint32_t *count_kept);
+/* The place of one that waits for admission; lies in the op, which need not prepare it. */
+struct cache_ticket {
+  struct list link;
+  struct waiter *waiter;
+  uint32_t count;
+};
+
+/* Charges COUNT frames for a request in flight (received payload, pinned replies).  True: charged.
+ * False: TICKET is queued (first come, first served), and WAITER handed back by the uncharge that
+ * makes room; it is charged then.  COUNT <= in_flight_max (cache_get_stats): half of all frames. */
+bool cache_charge (struct cache *cache, uint32_t count, struct waiter *waiter,
+                   struct cache_ticket *ticket);
 /* As charge, without queueing. */
 bool cache_try_charge (struct cache *cache, uint32_t count);
+/* After the frames were put: whom this lets in must find them free. */
 void cache_uncharge (struct cache *cache, uint32_t count, struct list *wake);
 
-/* Room for COUNT more dirty frames, as charge.  A dirty frame gives its place back when it is cleaned or dropped; a
- * replaced one at once. What was charged and not used is given back by cache_undirty. */
-bool cache_charge_dirty (struct cache *cache, uint32_t count, struct waiter *waiter, uint32_t *count_kept);
+/* Room for COUNT more dirty frames, as charge; COUNT <= dirty_max: 3/8 of all frames.  A dirty
+ * frame gives its place back when it is cleaned or dropped; a replaced one at once.  What was
+ * charged and not published is given back by cache_undirty. */
+bool cache_charge_dirty (struct cache *cache, uint32_t count, struct waiter *waiter,
+                         struct cache_ticket *ticket);
 void cache_undirty (struct cache *cache, uint32_t count, struct list *wake);
-/* Takes a queued waiter back (its op was cancelled). */
-void cache_charge_cancel (struct cache *cache, struct waiter *waiter);
-/* More than this share is dirty: the keeper should write back.  And: somebody waits in charge_dirty. */
+/* Takes a queued ticket back (its op was cancelled).  False: too late, it is charged and its waiter
+ * is being woken. */
+bool cache_charge_cancel (struct cache *cache, struct cache_ticket *ticket, struct list *wake);
+/* Frames that are dirty now: from some share on the keeper should write back.  And: somebody waits
+ * in charge_dirty. */
 uint64_t cache_dirty_count (struct cache *cache);
 bool cache_dirty_wanted (struct cache *cache);
 
-/* A frame for the caller, referenced once, FREE, content undefined.  Evicts a clean one if none is free.  NULL only if
- * the caller was not admitted (optional populators) and nothing can be evicted. */
+/* A frame for the caller, referenced once, FREE, content undefined.  Evicts a clean one if none is
+ * free.  NULL only if the caller was not admitted (optional populators) and nothing can be
+ * evicted. */
 struct frame *cache_allocate (struct cache *cache);
-/* One more reference on a frame that the caller (or the index, under the caller's protection) references. */
+/* One more reference on a frame that the caller (or the index, under the caller's protection)
+ * references. */
 void cache_reference (struct frame *frame);
 /* Drops a reference; the last one frees. */
 void cache_put (struct cache *cache, struct frame *frame);
@@ -124,32 +157,39 @@ void cache_put (struct cache *cache, struct frame *frame);
 
 /* The CLEAN or DIRTY frame of a block, referenced, counted as a use; NULL: miss.  No lock. */
 struct frame *cache_get (struct cache *cache, uint64_t disk, uint64_t block);
-/* As get, but not a use (write-back's and block status' look): no frequency, no statistics; exact: looks under the bucket's lock. */
+/* As get, but not a use (write-back's and block status' look): no frequency; exact: looks under the
+ * bucket's lock. */
 struct frame *cache_peek (struct cache *cache, uint64_t disk, uint64_t block);
 
 enum cache_found {
   CACHE_FOUND,      /* *FRAME is valid, referenced */
   CACHE_BUSY,       /* somebody else fills it: *FRAME is FILLING, referenced; see cache_wait_fill */
-  CACHE_YOURS,      /* FRESH is in the index, FILLING, with one more reference (the caller keeps its own): fill it, then cache_fill_end */
+  CACHE_YOURS,      /* FRESH is in the index, FILLING, with one more reference (the caller keeps its
+                       own): fill it, then cache_fill_end */
 };
 /* FRESH is from cache_allocate; it stays the caller's (FREE) if the answer is not YOURS. */
 enum cache_found cache_fill_begin (struct cache *cache, struct cache_disk *disk, uint64_t block,
                                    struct frame *fresh, struct frame **frame);
-/* OK: the frame becomes CLEAN (if a write has not replaced it meanwhile; then it is an orphan that only its holders see).  Not OK: it leaves the
- * index, and its waiters find it failed (frame state FREE). */
+/* OK: the frame becomes CLEAN (if a write has not replaced it meanwhile; then it is an orphan that
+ * only its holders see).  Not OK: it leaves the index, and its waiters find it failed (frame state
+ * FREE). */
 void cache_fill_end (struct cache *cache, struct frame *frame, bool ok, struct list *wake);
 /* The frame is FILLING: queues WAITER and returns true.  False: it is not (any more). */
 bool cache_wait_fill (struct cache *cache, struct frame *frame, struct waiter *waiter);
 
 /* --- writing --- */
 
-/* Puts FRESH, content complete, into the index as the DIRTY frame of BLOCK.  The caller's reference stays his.
- * EXPECTED: NULL, any; else publish only if this frame is the current one of the block (a partial write that merged from
- * it), false if it is not.  EXPECTED == CACHE_NONE: only if there is none.
- * HAS_TOKEN: the caller owns a reserved block for it; a frame that replaces a dirty one inherits that one's token, and the caller
- * keeps his (*TOKEN_TAKEN false).  HAS_COPY, copy_epoch are inherited from the replaced one. */
+/* Puts FRESH, content complete, into the index as the DIRTY frame of BLOCK.  The caller's
+ * reference stays his. EXPECTED: NULL, any; else publish only if this frame is the current one of
+ * the block (a partial write that merged from it), false if it is not.  EXPECTED == CACHE_NONE:
+ * only if there is none. HAS_TOKEN: the caller owns a reserved block for it; a frame that replaces
+ * a dirty one inherits that one's token (or lack of one), and the caller keeps his (*TOKEN_TAKEN
+ * false).  HAS_COPY, copy_epoch are inherited from the replaced one, and `since` if that one is
+ * not LOGGED. Whether a block needs a token: ask the cache for a dirty frame first, the map second
+ * (write-back changes the map first and settles then). */
 #define CACHE_NONE ((struct frame *) -1)
-bool cache_publish (struct cache *cache, struct cache_disk *disk, uint64_t block, struct frame *fresh,
+bool cache_publish (struct cache *cache, struct cache_disk *disk, uint64_t block,
+                    struct frame *fresh,
                     struct frame *expected, bool has_token, bool *token_taken, struct list *wake);
 
 /* The highest version published so far: what a FLUSH that starts now must cover. */
@@ -159,56 +199,88 @@ uint64_t cache_version (struct cache *cache);
 struct cache_dropped {
   uint64_t frames;
   uint64_t tokens;       /* reserved blocks that nobody owns now: the caller unreserves them */
-  uint64_t copies;       /* frames that had a copy in the journal: the caller must log the change even where nothing is mapped */
+  uint64_t copies;       /* frames that had a copy in the journal: the caller must log the change
+                            even where nothing is mapped */
 };
-/* Takes all frames of [first, last] out of the index, cost bounded by min (range, cached frames). Adds to *DROPPED. */
+/* Takes all frames of [first, last] out of the index, cost bounded by min (range, cached frames).
+ * Adds to *DROPPED. */
 void cache_drop (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
                  struct cache_dropped *dropped, struct list *wake);
-/* Whether any dirty frame with a copy in the journal lies in the range (before dropping; range held exclusive). */
+/* Whether any dirty frame with a copy in the journal lies in the range (before dropping; range
+ * held exclusive). */
 bool cache_has_copies (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last);
 
 /* --- what block status asks --- */
-/* Blocks that are dirty and own a token (data that the map shows as a hole), as runs: the first such run at or after
- * BLOCK within LENGTH blocks: *RUN_LENGTH, and true; false: none. Skips by region counters; cost about LENGTH / 256. */
-bool cache_find_unmapped (struct cache *cache, struct cache_disk *disk, uint64_t block, uint64_t length,
+/* Blocks that are dirty and IS_UNMAPPED (data that the map shows as a hole), as runs: the first
+ * such run at or after BLOCK within LENGTH blocks: *RUN_LENGTH, and true; false: none. Skips by
+ * region counters; cost about min (LENGTH / 256, frames).  Range held shared; call it before
+ * looking at the map: what it does not report any more is in the map by then.  It may report a
+ * block that has just been mapped. */
+bool cache_find_unmapped (struct cache *cache, struct cache_disk *disk, uint64_t block,
+                          uint64_t length,
                           uint64_t *run_block, uint64_t *run_length);
 
-/* --- write-back (one at a time, the keeper) --- */
+/* Dirty frames are collected by `since`, not by version: a FLUSH that must cover version V needs
+ * all blocks with since <= V.  If F was written before the FLUSH and replaced by G after it
+ * started, G stands for F: only G can bring this block to where F should be.  So G inherits F's
+ * `since`; when F itself gets durable nevertheless (it was in a commit, or in write-back), G's
+ * `since` moves on to what replaced F, so that a block that is written all the time cannot hold a
+ * FLUSH for ever. */
+
+/* --- write-back (one at a time, the keeper; a batch is small against frames / 8, for the frames it
+ * holds may have become orphans, which nobody is charged for) --- */
 enum collect_kind {
-  COLLECT_OLDEST,        /* any dirty frame with version <= VERSION, oldest first */
+  COLLECT_OLDEST,        /* any dirty frame with since <= VERSION, oldest first */
   COLLECT_COPIES,        /* those with a copy of an epoch <= EPOCH, wherever they are */
 };
-/* Picks up to MAX frames, references them and sets IN_WRITEBACK; how many. */
-uint32_t cache_collect (struct cache *cache, struct cache_disk *disk, enum collect_kind kind, uint64_t version,
+/* Picks up to MAX frames, references them (the caller's, to be put after settle) and sets
+ * IN_WRITEBACK; how many.  Frames that are IN_WRITEBACK already are passed over. */
+uint32_t cache_collect (struct cache *cache, struct cache_disk *disk, enum collect_kind kind,
+                        uint64_t version,
                         uint32_t epoch, struct frame **frames, uint32_t max);
-/* Under the range lock: still the current frame of its block? (a TRIM may have dropped it, a write replaced it) */
+/* Under the range lock: still the current frame of its block? (a TRIM may have dropped it, a write
+ * replaced it) */
 bool cache_is_current (struct frame *frame);
 /* Takes the frame's token (true) to allocate with; it was mapped, or dropped: false. */
 bool cache_take_token (struct cache *cache, struct frame *frame);
-/* A failed write-back gives a token back to whatever frame is dirty for this block now; false: none is, caller unreserves. */
+/* A failed write-back gives a token back to whatever frame is dirty for this block now; false:
+ * none is, caller unreserves. */
 bool cache_give_token (struct cache *cache, struct cache_disk *disk, uint64_t block);
-/* Its content is durable in its place, and the map says so.  Clears IN_WRITEBACK; if it is current it becomes CLEAN.
- * True: current, and it had a copy in the journal -- ask before, by cache_has_copy, as RETIRE is logged first. */
-void cache_settle (struct cache *cache, struct frame *frame, bool ok, struct list *wake);
+/* Current, and the journal has a copy: to be retired before it is settled (under the gate both). */
+bool cache_has_copy (struct frame *frame);
+/* OK: its content is durable in its place, and the map says so.  Clears IN_WRITEBACK; if it is
+ * current it becomes CLEAN.  True: it still owned a token, which the caller unreserves (its block
+ * was mapped all the time).  Not OK: it stays dirty, in its list.  The caller's reference stays
+ * his. */
+bool cache_settle (struct cache *cache, struct frame *frame, bool ok, struct list *wake);
 
 /* --- commit (one at a time) --- */
-/* As collect, from `fresh` only: version <= VERSION; sets IN_COMMIT, HAS_COPY and copy_epoch = EPOCH. */
-uint32_t cache_collect_fresh (struct cache *cache, struct cache_disk *disk, uint64_t version, uint32_t epoch,
+/* As collect, from `fresh` only: since <= VERSION; sets IN_COMMIT, HAS_COPY and copy_epoch =
+ * EPOCH. */
+uint32_t cache_collect_fresh (struct cache *cache, struct cache_disk *disk, uint64_t version,
+                              uint32_t epoch,
                               struct frame **frames, uint32_t max);
 /* The one fresh frame of a block, the same way (for FUA): true if there was one. */
-bool cache_collect_block (struct cache *cache, struct cache_disk *disk, uint64_t block, uint32_t epoch, struct frame **frame);
-/* The record is durable: if current, it is LOGGED now.  Not OK: back to fresh (HAS_COPY stays: the device may have it). */
+bool cache_collect_block (struct cache *cache, struct cache_disk *disk, uint64_t block,
+                          uint32_t epoch, struct frame **frame);
+/* The record is durable: if current, it is LOGGED now.  Not OK: back to fresh (HAS_COPY stays: the
+ * device may have it). */
 void cache_committed (struct cache *cache, struct frame *frame, bool ok);
 
 /* --- opening --- */
-/* Takes FRAME, found dirty in the arena with VERSION, into the index; an older one of the same block is freed. */
-void cache_adopt (struct cache *cache, struct cache_disk *disk, uint64_t block, uint32_t index, uint64_t version);
-/* Marks the dirty frame of a block as having a copy in the journal; false: there is no dirty frame. */
+/* Takes frame INDEX, found dirty in the arena with VERSION, into the index, without charge; of two
+ * of the same block the older one is freed.  Before anything else is done with the cache; the
+ * header of a frame that is not adopted must be cleared (disk = 0) by the caller. */
+void cache_adopt (struct cache *cache, struct cache_disk *disk, uint64_t block, uint32_t index,
+                  uint64_t version);
+/* Marks the dirty frame of a block as having a copy in the journal; false: there is no dirty
+ * frame. */
 bool cache_mark_copy (struct cache *cache, struct cache_disk *disk, uint64_t block, uint32_t epoch);
 /* Gives the dirty frame of a block a token (its reserve is the caller's). */
 void cache_mark_token (struct cache *cache, struct cache_disk *disk, uint64_t block);
 
-/* For tests: every dirty frame in one list, counts right, references plausible. */
+/* For tests, nobody else being inside: every dirty frame in one list, counts right, references
+ * plausible, headers in the arena as they should be. */
 void cache_verify (struct cache *cache);
 
 #endif
