@@ -22,12 +22,12 @@ struct list {
 #define container_of(link, type, member)                                      \
   ((type *) ((char *) (link) - offsetof (type, member)))
 
-#define list_for_each(at, list)                                               \
-  for (struct list *at = (list)->next; at != (list); at = at->next)
+#define list_for_each(at, head)                                               \
+  for (struct list *at = (head)->next; at != (head); at = at->next)
 
 /* The current member may be removed while walking. */
-#define list_for_each_safe(at, list)                                          \
-  for (struct list *at = (list)->next, *at##_next = at->next; at != (list);   \
+#define list_for_each_safe(at, head)                                          \
+  for (struct list *at = (head)->next, *at##_next = at->next; at != (head);   \
        at = at##_next, at##_next = at->next)
 
 static inline void
