@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# functions.sh - what the shell tests share.  Source it first:
+#
+#   source "${top_srcdir:-.}/tests/functions.sh"
+#
+# It gives a test its own directory ($tmp) on a disk, and one on tmpfs for arenas; both are removed
+# when the test ends, and a server it still runs is killed then.  A test that passes ends with 0, one
+# that cannot run here ends with 77 (skip), anything else is a failure.
+#
+# Variables that the caller of a test may set:
+#   LACUNA            the program under test
+#   LACUNA_TEST_DIR   where $tmp is made (default /var/tmp); not tmpfs, or O_DIRECT is not tested
+#   LACUNA_LONG       not empty: the long variant, with the sizes a release is judged by
+
+set -euo pipefail
+
+top_srcdir=${top_srcdir:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}
+top_builddir=${top_builddir:-$PWD}
+LACUNA=${LACUNA:-$top_builddir/server/lacuna}
+export top_srcdir top_builddir LACUNA
+
+tmp=$(mktemp -d "${LACUNA_TEST_DIR:-/var/tmp}/lacuna-test-XXXXXX")
+arena_dir=$(mktemp -d /dev/shm/lacuna-test-XXXXXX)
+store=$tmp/store
+sock=$tmp/sock
+server_pid=
+cleanups=()
+
+# cleanup_fn COMMAND ARGS...: run it when the test ends, however it ends; last in, first out.
+cleanup_fn ()
+{
+  local quoted
+  printf -v quoted '%q ' "$@"
+  cleanups=("$quoted" "${cleanups[@]}")
+}
+
+run_cleanups ()
+{
+  local status=$? command
+  trap - EXIT
+  set +e
+  for command in "${cleanups[@]}"; do
+    eval "$command"
+  done
+  if [ -n "$server_pid" ]; then
+    kill -KILL "$server_pid" 2>/dev/null
+    wait "$server_pid" 2>/dev/null
+  fi
+  # Cannot be judged by exit status alone: a server that is killed on purpose may have said something before.
+  if grep -qsE 'ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|runtime error:' "$tmp"/server.err; then
+    echo "a sanitizer found something" >&2
+    [ "$status" = 0 ] && status=1
+  fi
+  if [ "$status" != 0 ] && [ "$status" != 77 ] && [ -s "$tmp/server.err" ]; then
+    echo "--- what the server said ---" >&2
+    tail -n 100 "$tmp/server.err" >&2
+  fi
+  rm -rf "$tmp" "$arena_dir"
+  exit "$status"
+}
+trap run_cleanups EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+skip ()
+{
+  echo "skipped: $*"
+  exit 77
+}
+
+fail ()
+{
+  echo "FAILED: $*" >&2
+  exit 1
+}
+
+# requires COMMAND ARGS...: skip the test unless it succeeds.
+requires ()
+{
+  "$@" >/dev/null 2>&1 || skip "needs: $*"
+}
+
+# requires_program NAME...
+requires_program ()
+{
+  local name
+  for name; do
+    command -v "$name" >/dev/null || skip "needs the program $name"
+  done
+}
+
+# uri DISK: where start_server serves it.
+uri ()
+{
+  echo "nbd+unix:///$1?socket=$sock"
+}
+
+# make_store DISK SIZE: a new store with one disk.
+make_store ()
+{
+  "$LACUNA" init "$store"
+  "$LACUNA" create "$store" "$1" "$2"
+}
+
+# start_server OPTIONS...: serve $store, on $sock unless OPTIONS name a port; come back when it is ready.
+start_server ()
+{
+  local where=(-U "$sock") option deadline
+  for option; do
+    case $option in
+      -p | --port | -p?* | --port=*) where=() ;;
+    esac
+  done
+  rm -f "$tmp/pid"
+  "$LACUNA" serve "$store" "${where[@]}" -P "$tmp/pid" --cache "${cache:-64M}" --arena "$arena_dir/arena" "$@" \
+    >>"$tmp/server.out" 2>>"$tmp/server.err" &
+  server_pid=$!
+  deadline=$((SECONDS + 60))
+  until [ -s "$tmp/pid" ]; do
+    if ! kill -0 "$server_pid" 2>/dev/null; then
+      wait "$server_pid" || true
+      server_pid=
+      fail "the server ended before it was ready"
+    fi
+    [ $SECONDS -lt $deadline ] || fail "the server is not ready after 60 s"
+    sleep 0.02
+  done
+}
+
+# As a user would: everything is durable, and the exit status is 0.
+stop_server ()
+{
+  local status=0
+  kill -TERM "$server_pid"
+  wait "$server_pid" || status=$?
+  server_pid=
+  [ $status = 0 ] || fail "the server ended with status $status"
+}
+
+# As the kernel would.  The arena stays, for the next start_server to take over.
+kill_server ()
+{
+  kill -KILL "$server_pid"
+  wait "$server_pid" 2>/dev/null || true
+  server_pid=
+}
+
+# fails STATUS TEXT COMMAND...: it ends with this status, and says TEXT (a basic regular expression) on stderr.
+fails ()
+{
+  local status=$1 text=$2 got=0
+  shift 2
+  "$@" >"$tmp/fails.out" 2>"$tmp/fails.err" || got=$?
+  if [ "$got" != "$status" ]; then
+    cat "$tmp/fails.err" >&2
+    fail "\`$*' ended with status $got, not $status"
+  fi
+  if ! grep -q -- "$text" "$tmp/fails.err"; then
+    cat "$tmp/fails.err" >&2
+    fail "\`$*' did not say \`$text'"
+  fi
+}
+
+# allocated FILE: bytes that the host has given to it.
+allocated ()
+{
+  echo $(($(stat -c '%b * %B' "$1")))
+}
+
+# free_port: a TCP port that nobody listens on.
+free_port ()
+{
+  /usr/bin/python3 -c 'import socket; s = socket.socket (); s.bind (("127.0.0.1", 0)); print (s.getsockname ()[1])'
+}
