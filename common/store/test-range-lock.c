@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* test-range-lock.c - the range lock against a naive model, its fairness, and threads. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <cmocka.h>
+
+#include "base/bytes.h"
+#include "store/range-lock.h"
+
+static uint64_t random_state;
+
+static uint64_t
+draw_below (uint64_t limit)
+{
+  random_state ^= random_state << 13;
+  random_state ^= random_state >> 7;
+  random_state ^= random_state << 17;
+  return random_state % limit;
+}
+
+static void
+seed_choose (void)
+{
+  const char *text = getenv ("LACUNA_SEED");
+  uint64_t seed = 1;
+
+  if (text)
+    seed = strtoull (text, NULL, 0);
+  else if (getrandom (&seed, sizeof seed, 0) != sizeof seed)
+    seed = 1;
+  print_message ("LACUNA_SEED=%llu\n", (unsigned long long) seed);
+  random_state = seed ? seed : 1;
+}
+
+/* --- against a model --- */
+
+#define REQUESTS 40
+#define BLOCKS 24
+
+enum state { FREE, WAITING, HELD };
+
+struct entry {
+  struct range_request request;
+  struct waiter waiter;
+  enum state state;
+  uint64_t first, last, arrival;
+  enum range_mode mode;
+};
+
+static struct entry entries[REQUESTS];
+
+static bool
+excludes (const struct entry *a, uint64_t first, uint64_t last, enum range_mode mode)
+{
+  if (a->mode == RANGE_SHARED && mode == RANGE_SHARED)
+    return false;
+  for (uint64_t block = first; block <= last; block++)
+    if (a->first <= block && block <= a->last)
+      return true;
+  return false;
+}
+
+/* The rule itself: nothing that is there and came before excludes it. */
+static bool
+model_may_hold (uint64_t arrival, uint64_t first, uint64_t last, enum range_mode mode)
+{
+  for (unsigned i = 0; i < REQUESTS; i++)
+    if (entries[i].state != FREE && entries[i].arrival < arrival
+        && excludes (&entries[i], first, last, mode))
+      return false;
+  return true;
+}
+
+static void
+model_release (struct range_lock *lock, struct entry *entry)
+{
+  struct list wake = LIST_INIT (wake);
+  struct list *link;
+
+  range_lock_release (lock, &entry->request, &wake);
+  entry->state = FREE;
+  while ((link = list_take (&wake))) {
+    struct entry *woken = container_of (container_of (link, struct waiter, link),
+                                        struct entry, waiter);
+
+    assert_int_equal (woken->state, WAITING);
+    assert_true (woken->request.is_granted);
+    woken->state = HELD;
+  }
+  for (unsigned i = 0; i < REQUESTS; i++) {
+    struct entry *e = &entries[i];
+
+    if (e->state != FREE)
+      assert_int_equal (e->state == HELD,
+                        model_may_hold (e->arrival, e->first, e->last, e->mode));
+  }
+}
+
+static void
+model_acquire (struct range_lock *lock, struct entry *entry, uint64_t arrival)
+{
+  uint64_t first = draw_below (BLOCKS);
+  uint64_t last = first + draw_below (draw_below (4) ? 3 : BLOCKS);
+  enum range_mode mode = draw_below (3) == 0 ? RANGE_EXCLUSIVE : RANGE_SHARED;
+  bool expected = model_may_hold (arrival, first, last, mode);
+  bool is_try = draw_below (4) == 0;
+  bool is_granted;
+
+  waiter_init (&entry->waiter);
+  if (is_try)
+    is_granted = range_lock_try (lock, &entry->request, first, last, mode);
+  else
+    is_granted = range_lock_acquire (lock, &entry->request, first, last, mode,
+                                     &entry->waiter);
+  assert_int_equal (is_granted, expected);
+  if (is_try && !is_granted)
+    return;
+  entry->first = first;
+  entry->last = last;
+  entry->mode = mode;
+  entry->arrival = arrival;
+  entry->state = is_granted ? HELD : WAITING;
+}
+
+static void
+model_is_held (struct range_lock *lock)
+{
+  uint64_t first = draw_below (BLOCKS);
+  uint64_t last = first + draw_below (3);
+  bool expected[2] = { false, false };
+
+  for (unsigned i = 0; i < REQUESTS; i++)
+    if (entries[i].state == HELD && entries[i].first <= first && last <= entries[i].last) {
+      expected[RANGE_SHARED] = true;
+      expected[RANGE_EXCLUSIVE] |= entries[i].mode == RANGE_EXCLUSIVE;
+    }
+  assert_int_equal (range_lock_is_held (lock, first, last, RANGE_SHARED),
+                    expected[RANGE_SHARED]);
+  assert_int_equal (range_lock_is_held (lock, first, last, RANGE_EXCLUSIVE),
+                    expected[RANGE_EXCLUSIVE]);
+}
+
+static void
+test_model (void **state)
+{
+  struct range_lock lock;
+  unsigned left = REQUESTS;
+
+  (void) state;
+  seed_choose ();
+  memset (entries, 0, sizeof entries);
+  range_lock_init (&lock);
+  for (uint64_t step = 1; step <= 60000; step++) {
+    struct entry *entry = &entries[draw_below (REQUESTS)];
+
+    if (entry->state == FREE)
+      model_acquire (&lock, entry, step);
+    else if (entry->state == HELD)
+      model_release (&lock, entry);
+    model_is_held (&lock);
+  }
+  /* Whatever waits is granted in the end: no deadlock. */
+  while (left > 0) {
+    left = 0;
+    for (unsigned i = 0; i < REQUESTS; i++) {
+      if (entries[i].state == HELD)
+        model_release (&lock, &entries[i]);
+      left += entries[i].state != FREE;
+    }
+  }
+  range_lock_destroy (&lock);
+}
+
+/* --- fairness --- */
+
+static void
+test_fifo (void **state)
+{
+  struct range_lock lock;
+  struct range_request reader, punch, late, elsewhere, try;
+  struct waiter waiters[4];
+  struct list wake = LIST_INIT (wake);
+
+  (void) state;
+  for (unsigned i = 0; i < ARRAY_COUNT (waiters); i++)
+    waiter_init (&waiters[i]);
+  range_lock_init (&lock);
+  assert_true (range_lock_acquire (&lock, &reader, 0, 9, RANGE_SHARED, &waiters[0]));
+  assert_false (range_lock_acquire (&lock, &punch, 5, 19, RANGE_EXCLUSIVE, &waiters[1]));
+  /* Held back by the one that waits, also where nobody holds anything. */
+  assert_false (range_lock_acquire (&lock, &late, 15, 15, RANGE_SHARED, &waiters[2]));
+  assert_false (range_lock_try (&lock, &try, 15, 15, RANGE_SHARED));
+  /* Outside of its range nobody waits. */
+  assert_true (range_lock_acquire (&lock, &elsewhere, 0, 4, RANGE_SHARED, &waiters[3]));
+  assert_int_equal (lock.waits, 2);
+
+  range_lock_release (&lock, &reader, &wake);
+  assert_ptr_equal (list_take (&wake), &waiters[1].link);
+  assert_true (list_is_empty (&wake));
+  assert_true (range_lock_is_held (&lock, 5, 19, RANGE_EXCLUSIVE));
+  assert_true (range_lock_is_held (&lock, 5, 5, RANGE_SHARED));
+  assert_false (range_lock_is_held (&lock, 4, 5, RANGE_SHARED));
+  range_lock_release (&lock, &punch, &wake);
+  assert_ptr_equal (list_take (&wake), &waiters[2].link);
+  range_lock_release (&lock, &late, &wake);
+  range_lock_release (&lock, &elsewhere, &wake);
+  assert_true (list_is_empty (&wake));
+  range_lock_destroy (&lock);
+}
+
+/* A stream of readers that never ends does not starve an exclusive request. */
+static void
+test_no_starvation (void **state)
+{
+  struct range_lock lock;
+  struct range_request readers[2], punch;
+  struct waiter waiters[2], punch_waiter;
+  struct list wake = LIST_INIT (wake);
+
+  (void) state;
+  waiter_init (&punch_waiter);
+  waiter_init (&waiters[0]);
+  waiter_init (&waiters[1]);
+  range_lock_init (&lock);
+  assert_true (range_lock_acquire (&lock, &readers[0], 0, 0, RANGE_SHARED, &waiters[0]));
+  assert_false (range_lock_acquire (&lock, &punch, 0, UINT64_MAX, RANGE_EXCLUSIVE,
+                                    &punch_waiter));
+  assert_false (range_lock_acquire (&lock, &readers[1], 0, 0, RANGE_SHARED, &waiters[1]));
+  range_lock_release (&lock, &readers[0], &wake);
+  assert_ptr_equal (list_take (&wake), &punch_waiter.link);
+  range_lock_release (&lock, &punch, &wake);
+  assert_ptr_equal (list_take (&wake), &waiters[1].link);
+  range_lock_release (&lock, &readers[1], &wake);
+  range_lock_destroy (&lock);
+}
+
+/* --- threads --- */
+
+#define THREADS 4
+
+struct sleeper {
+  struct waiter waiter;
+  pthread_mutex_t mutex;
+  pthread_cond_t condition;
+  bool is_woken;
+};
+
+static struct range_lock shared_lock;
+static uint64_t contents[BLOCKS];       /* what the lock protects: TSan watches */
+
+static void
+wake_all (struct list *wake)
+{
+  struct list *link;
+
+  while ((link = list_take (wake))) {
+    struct sleeper *sleeper = container_of (container_of (link, struct waiter, link),
+                                            struct sleeper, waiter);
+
+    pthread_mutex_lock (&sleeper->mutex);
+    sleeper->is_woken = true;
+    pthread_cond_signal (&sleeper->condition);
+    pthread_mutex_unlock (&sleeper->mutex);
+  }
+}
+
+static void
+sleep_until_woken (struct sleeper *sleeper)
+{
+  pthread_mutex_lock (&sleeper->mutex);
+  while (!sleeper->is_woken)
+    pthread_cond_wait (&sleeper->condition, &sleeper->mutex);
+  sleeper->is_woken = false;
+  pthread_mutex_unlock (&sleeper->mutex);
+}
+
+static void *
+thread_run (void *arg)
+{
+  uint64_t seed = (uintptr_t) arg;
+  struct sleeper sleeper = { .mutex = PTHREAD_MUTEX_INITIALIZER,
+                             .condition = PTHREAD_COND_INITIALIZER };
+  uint64_t sum = 0;
+
+  waiter_init (&sleeper.waiter);
+  for (unsigned step = 0; step < 5000; step++) {
+    struct list wake = LIST_INIT (wake);
+    struct range_request request;
+    enum range_mode mode;
+    uint64_t first, last;
+
+    seed = seed * UINT64_C (6364136223846793005) + UINT64_C (1442695040888963407);
+    first = (seed >> 33) % BLOCKS;
+    last = MIN (first + (seed >> 40) % 6, BLOCKS - 1);
+    mode = (seed >> 50) % 2 ? RANGE_EXCLUSIVE : RANGE_SHARED;
+    if ((seed >> 52) % 4 == 0) {
+      if (!range_lock_try (&shared_lock, &request, first, last, mode))
+        continue;
+    }
+    else if (!range_lock_acquire (&shared_lock, &request, first, last, mode, &sleeper.waiter))
+      sleep_until_woken (&sleeper);
+    for (uint64_t block = first; block <= last; block++) {
+      if (mode == RANGE_EXCLUSIVE)
+        contents[block]++;
+      sum += contents[block];
+    }
+    range_lock_release (&shared_lock, &request, &wake);
+    wake_all (&wake);
+  }
+  return (void *) (uintptr_t) (sum & 1);
+}
+
+static void
+test_threads (void **state)
+{
+  pthread_t threads[THREADS];
+
+  (void) state;
+  range_lock_init (&shared_lock);
+  for (uintptr_t i = 0; i < THREADS; i++)
+    assert_int_equal (pthread_create (&threads[i], NULL, thread_run, (void *) (i + 1)), 0);
+  for (unsigned i = 0; i < THREADS; i++)
+    assert_int_equal (pthread_join (threads[i], NULL), 0);
+  range_lock_destroy (&shared_lock);
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_model),
+    cmocka_unit_test (test_fifo),
+    cmocka_unit_test (test_no_starvation),
+    cmocka_unit_test (test_threads),
+  };
+
+  return cmocka_run_group_tests (tests, NULL, NULL);
+}
