@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* server.h - the program `lacuna` on one page: one section per .c file.
+ *
+ * `lacuna serve` is a store, listening sockets and N workers.  A worker is a thread with a libev loop
+ * and a context of the engine; a connection belongs to one worker for its whole life, so that
+ * nothing of a connection is locked and no request is handed between threads.  Worker 0 runs on
+ * the main thread; it also has the listening sockets, the signals and the control socket.
+ *
+ * One turn of a worker's loop: sockets are read, and all requests that one recv brought are
+ * parsed and started; then, before the loop sleeps, context_run lets the engine work, and all replies
+ * that are ready on a connection leave in one sendmsg.
+ *
+ * Each file calls only those further up in this list: transport <- negotiate, transmit
+ * <- connection <- worker <- serve.  What a file needs of one below, it is given as a flag in
+ * struct connection that connection.c looks at.
+ */
+#ifndef LACUNA_SERVER_H
+#define LACUNA_SERVER_H
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <ev.h>
+
+#include "base/list.h"
+#include "nbd/nbd-errno.h"
+#include "nbd/nbd-protocol.h"
+#include "store/store.h"
+
+struct connection;
+struct server;
+struct worker;
+
+/* --- transport.c: bytes to and from a client.  Plain sockets and pipes; TLS will be a second class --- */
+
+struct transport;
+
+struct transport_class {
+  /* Bytes received (> 0), 0 at the end of the stream, -EAGAIN, or another negative errno. */
+  ssize_t (*receive) (struct transport *transport, const struct iovec *segments, unsigned count);
+  /* Bytes sent (> 0), -EAGAIN, or another negative errno.  May send less than asked. */
+  ssize_t (*send) (struct transport *transport, const struct iovec *segments, unsigned count);
+  void (*close) (struct transport *transport);
+};
+
+struct transport {
+  const struct transport_class *class;
+  int receive_fd, send_fd;       /* non-blocking; differ for pipes only */
+};
+
+/* Takes over the descriptors, makes them non-blocking, and sets what a block server wants of its sockets. */
+void transport_init_plain (struct transport *transport, int receive_fd, int send_fd);
+
+/* Whether the peer has closed its side: then what is still unread was given up by it. */
+bool transport_peer_is_gone (const struct transport *transport);
+
+/* --- negotiate.c: the handshake, up to the disk and what was agreed on --- */
+
+#define HANDSHAKE_SECONDS 10       /* CVE-2024-7409: nobody stays in the handshake */
+#define OPTIONS_MAX 64             /* of one handshake; NBD_OPT_LIST allows more, see negotiate.c */
+#define OPTION_BYTES_MAX (8 * 1024)
+#define OPTION_BYTES_MAX_META (16 * 1024)
+#define OPTION_SKIP_MAX (1024 * 1024)   /* longer ones end the connection */
+
+#define CONTEXT_ID_ALLOCATION 1    /* what we call base:allocation on the wire */
+
+#define BLOCK_SIZE_MINIMUM 1       /* advertised; any byte range is served */
+
+struct negotiation {
+  bool has_client_flags;           /* they have been read */
+  bool has_no_zeroes;
+  unsigned options, options_max;
+  uint32_t skip;                   /* bytes of a refused option to be thrown away */
+  bool has_context;                /* base:allocation was chosen, for the name that follows */
+  char context_name[DISK_NAME_MAX + 1];
+};
+
+enum negotiate_result { NEGOTIATE_MORE, NEGOTIATE_DONE, NEGOTIATE_ABORTED };
+
+/* Queues the server's hello. */
+void negotiate_start (struct connection *connection);
+
+/* Takes whole options from connection->input and queues the answers.  MORE: the rest has not come yet.  DONE:
+ * connection->disk is there, transmission begins with what is left in input.  ABORTED:
+ * send what is queued, then end. */
+enum negotiate_result negotiate_run (struct connection *connection);
+
+/* --- transmit.c: requests in, replies out --- */
+
+#define IN_FLIGHT_MAX 128          /* requests of a connection, until their replies are sent */
+#define READ_BACKLOG_MAX STORE_REQUEST_MAX   /* bytes of READs, likewise: what a slow reader can hold of the cache */
+#define PAYLOAD_SKIP_MAX (64 * MIB)          /* a longer WRITE ends the connection */
+#define STATUS_EXTENTS_MAX 1024    /* in one answer to BLOCK_STATUS */
+#define OUTPUT_SEGMENTS 256
+
+/* One request of a client, from its header until its reply is sent.  Made on demand, kept by the connection. */
+struct slot {
+  struct request request;
+  struct connection *connection;
+  struct list link;                /* in free, done or sending of its connection; in none while it runs */
+  uint64_t cookie;
+  uint16_t command, flags;         /* as the client sent them */
+  struct nbd_failure failure;      /* error NBD_SUCCESS: none */
+  bool is_in_engine;               /* request_init was called: needs request_release */
+  uint64_t read_bytes;             /* counted in connection->read_bytes */
+  uint64_t sent;                   /* READ: bytes whose reply has been composed */
+  uint64_t chunk_end;              /* READ: where the chunk that is being composed ends */
+  uint64_t changes_before;         /* FLUSH: connection->changes_done when it came */
+  struct status_extent one_extent;
+  struct status_extent *extents;   /* STATUS_EXTENTS_MAX of them, from the first BLOCK_STATUS that wants more than one */
+};
+
+/* Replies on their way: what one sendmsg takes.  The slots in connection->sending are released when all of it is sent. */
+struct output {
+  struct iovec segments[OUTPUT_SEGMENTS];
+  unsigned first, count;           /* those not sent yet: [first, count) */
+  uint8_t headers[OUTPUT_SEGMENTS][32];
+  unsigned header_count;
+};
+
+/* Reads from the socket and starts what came.  0, or negative errno if the connection is dead; end of stream and NBD_CMD_DISC
+ * set connection->is_ended. */
+int transmit_receive (struct connection *connection);
+
+/* Goes on with what is in the input already, after something it waited for has come. */
+int transmit_resume (struct connection *connection);
+
+/* Sends replies until there are none left, 0, or the socket is full, -EAGAIN; or negative errno. */
+int transmit_send (struct connection *connection);
+
+/* Makes the connection's writes durable before it goes; `connection_changed` follows.  False: nothing to do. */
+bool transmit_start_sync (struct connection *connection);
+
+/* Releases the request whose payload was being received, or waited for memory. */
+void transmit_drop_incoming (struct connection *connection);
+/* Releases all requests that are done, sent or not. */
+void transmit_drop_replies (struct connection *connection);
+/* Nothing may be in the engine. */
+void transmit_free (struct connection *connection);
+
+/* --- connection.c: a client from accept to the end --- */
+
+#define CONNECTIONS_MAX 1024
+#define HANDSHAKES_MAX 128         /* connections that have not chosen a disk */
+#define STALL_SECONDS 120          /* without progress, while replies or a payload hold memory */
+#define STOP_SECONDS 10            /* for replies to be taken when the server ends */
+#define INPUT_BYTES (64 * 1024)
+
+enum connection_state {
+  CONNECTION_HANDSHAKE,
+  CONNECTION_TRANSMISSION,
+  CONNECTION_DRAINING,             /* reads no more; requests end, replies are sent */
+  CONNECTION_DEAD,                 /* the socket is closed; requests that were started end */
+  CONNECTION_SYNCING,              /* nothing runs but the FLUSH that makes all durable */
+};
+
+struct connection {
+  struct worker *worker;
+  struct list link;                /* in worker->connections */
+  struct list changed_link;        /* in worker->changed: connection_advance is wanted */
+  enum connection_state state;
+  struct transport transport;
+  ev_io read_watcher, write_watcher;
+  double since;                    /* of the state HANDSHAKE, and of the server's stop: for the deadlines */
+  double progress_at;              /* something was sent or received */
+
+  /* Input: bytes received and not yet used, [input_start, input_end). */
+  uint8_t input[INPUT_BYTES];
+  uint32_t input_start, input_end;
+
+  /* Handshake. */
+  struct negotiation negotiation;
+  uint8_t *reply;                  /* bytes of the handshake to be sent: [reply_sent, reply_length) */
+  size_t reply_length, reply_size, reply_sent;
+
+  /* What was negotiated. */
+  struct disk *disk;               /* referenced */
+  uint16_t transmission_flags;
+  bool is_structured, has_allocation;
+
+  /* Transmission. */
+  struct list free, done, sending; /* of slots */
+  unsigned slot_count;             /* made */
+  unsigned in_use;                 /* not free */
+  unsigned in_engine;              /* started, not yet done */
+  uint64_t read_bytes;
+  struct slot *incoming;           /* a WRITE whose payload is being received */
+  uint64_t incoming_bytes;         /* of it that are there */
+  bool waits_for_memory;           /* incoming is not admitted yet */
+  uint64_t skip;                   /* payload bytes to throw away; then `incoming` is answered */
+  bool is_paused;                  /* too much in flight: input is left where it is */
+  double paused_at;
+  bool is_ended;                   /* the client sends nothing more */
+  bool is_stopping;                /* the server ends: new requests get ESHUTDOWN */
+  uint64_t changes_started, changes_done, changes_durable;   /* counts of requests that change the disk */
+  struct read_stream stream;
+  struct output output;
+};
+
+/* Takes over the descriptors; says hello.  False (closed) if there is no memory or are too many. */
+bool connection_create (struct worker *worker, int receive_fd, int send_fd);
+/* Something happened that connection_advance must look at: it will be called in this turn of the loop. */
+void connection_changed (struct connection *connection);
+/* Sends, resumes, ends, frees: whatever is due.  Called by the worker only. */
+void connection_advance (struct connection *connection);
+/* The server ends. */
+void connection_stop (struct connection *connection);
+/* Deadlines; about once a second. */
+void connection_tick (struct connection *connection, double now);
+
+/* --- worker.c: a thread, its loop, its context --- */
+
+struct worker_counters {
+  _Atomic uint64_t connections;    /* accepted */
+  _Atomic uint64_t requests;
+  _Atomic uint64_t received_bytes, sent_bytes;   /* payload */
+};
+
+struct worker {
+  struct server *server;
+  unsigned index;
+  pthread_t thread;                /* but for worker 0 */
+  int start_error;                 /* negative errno; valid once `started` was posted */
+  sem_t started;
+  struct ev_loop *loop;
+  struct context *context;
+  ev_io context_watcher;
+  ev_prepare prepare;              /* runs the engine and sends replies, before the loop sleeps */
+  ev_idle idle;                    /* active while the engine has more to do: the loop does not sleep */
+  ev_async mail;                   /* from other threads: look at `accepted` and server->is_stopping */
+  ev_timer tick;                   /* active while there are connections */
+  struct list connections, changed;
+  unsigned hold_count;
+  bool is_stopping;
+  struct worker_counters counters;
+
+  pthread_mutex_t mutex;           /* leaf; protects: */
+  int accepted[64];                /* sockets from worker 0 */
+  unsigned accepted_count;
+};
+
+/* Runs worker 0 on the calling thread until server_stop and the end of all work; starts the others first and joins
+ * them.  0, or negative errno if they could not be started. */
+int workers_start (struct server *server);
+void workers_run (struct server *server);
+void workers_free (struct server *server);
+
+/* Gives a socket to one of the workers, in turn.  Worker 0's thread. */
+void workers_take (struct server *server, int fd);
+
+/* While held, a worker does not end: for ops that are not a connection's (control.c).  The worker's thread. */
+void worker_hold (struct worker *worker);
+void worker_release (struct worker *worker);
+
+struct ev_loop *server_worker_loop (struct server *server, unsigned index);
+struct context *server_worker_context (struct server *server, unsigned index);
+
+struct server_counters {
+  uint64_t connections_now, connections, requests, received_bytes, sent_bytes;
+};
+void server_get_counters (struct server *server, struct server_counters *counters);   /* any thread */
+
+/* --- options.c: the command line of `lacuna serve` --- */
+
+struct serve_options {
+  const char *store;
+  const char *unix_path;           /* -U */
+  const char *address, *port;      /* -i, -p; NULL: not given */
+  bool is_single;
+  bool is_vsock;
+  const char *export;              /* -e; NULL: the only disk */
+  bool is_read_only;
+  const char *pidfile;
+  unsigned threads;
+  uint64_t cache_bytes;            /* 0: the engine's default */
+  const char *arena;
+  const char *run;
+};
+
+/* 0; or the exit status (2 after a message, 0 after --help) with *STOP set. */
+int options_parse (int argc, char **argv, struct serve_options *options, bool *stop);
+
+/* --- listen.c: listening sockets --- */
+
+#define LISTENERS_MAX 64
+
+struct listener {
+  struct server *server;
+  int fd;
+  ev_io watcher;
+  char *uri;                       /* as clients write it */
+  char *unix_path;                 /* to be unlinked at the end; NULL: not ours */
+  dev_t device;                    /* of unix_path, so that only our own is unlinked */
+  ino_t inode;
+};
+
+/* Opens what OPTIONS ask for, and LISTEN_FDS.  0, or negative errno after a message. */
+int listen_open (struct server *server);
+void listen_start (struct server *server);   /* on worker 0's loop */
+void listen_close (struct server *server);
+
+/* --- serve.c: the whole --- */
+
+struct server {
+  struct serve_options options;
+  struct store *store;
+  struct worker *workers;
+  unsigned worker_count, next_worker;
+  struct listener listeners[LISTENERS_MAX];
+  unsigned listener_count;
+  char *temporary_directory;       /* --run without -U */
+  char *temporary_path;
+  pid_t child;                     /* --run; 0: none (any more) */
+  int exit_status;
+  bool is_read_only;
+  _Atomic bool is_stopping;
+  _Atomic unsigned connection_count, handshake_count;
+  ev_signal on_terminate, on_interrupt, on_child;
+  void *control;                   /* control.c's */
+};
+
+/* `lacuna serve ...`; argv[0] is "serve".  Returns the exit status. */
+int serve_main (int argc, char **argv);
+
+/* Begins to end: nothing new is accepted, what is in flight is finished.  Worker 0's thread. */
+void server_stop (struct server *server);
+
+/* The disk that NAME stands for ("": --export, or the only disk), referenced; NULL: none. */
+struct disk *server_open_disk (struct server *server, const char *name);
+
+/* --- control.c: the control socket, on worker 0's loop and context --- */
+
+/* Before the loop runs.  0, or negative errno after a message. */
+int control_start (struct server *server);
+/* After all workers have ended and before the store is closed. */
+void control_stop (struct server *server);
+
+#endif
