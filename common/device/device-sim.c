@@ -960,6 +960,61 @@ sim_image_create (const struct sim_options *options)
   return image;
 }
 
+/* What is in flight, without those who wait for it: only sim_crash can be next. */
+static void
+flights_clone (struct sim_image *clone, const struct sim_image *image)
+{
+  clone->flights = allocate (image->flight_count + 1, sizeof *clone->flights);
+  clone->flight_max = image->flight_count + 1;
+  for (unsigned i = 0; i < image->flight_count; i++) {
+    struct flight *flight = &clone->flights[i];
+
+    *flight = image->flights[i];
+    flight->io = NULL;
+    flight->queue = NULL;
+    if (!flight->pages)
+      continue;
+    flight->pages = allocate (flight->length, sizeof *flight->pages);
+    for (uint64_t b = 0; b < flight->length; b++)
+      flight->pages[b] = page_get (image->flights[i].pages[b]);
+  }
+}
+
+struct sim_image *
+sim_image_clone (struct sim_image *image, uint64_t seed)
+{
+  struct sim_image *clone = allocate (1, sizeof *clone);
+
+  CHECK (!image->options.is_threaded);
+  *clone = *image;
+  clone->random = seed;
+  CHECK (pthread_mutex_init (&clone->mutex, NULL) == 0);
+  clone->chunks = allocate (clone->chunk_slots, sizeof *clone->chunks);
+  for (uint64_t i = 0; i < clone->chunk_slots; i++) {
+    if (!image->chunks[i])
+      continue;
+    clone->chunks[i] = allocate (1, sizeof *clone->chunks[i]);
+    *clone->chunks[i] = *image->chunks[i];
+    for (unsigned b = 0; b < CHUNK_BLOCKS; b++) {
+      page_get (clone->chunks[i]->current[b]);
+      page_get (clone->chunks[i]->durable[b]);
+    }
+  }
+  for (unsigned i = 0; i < GARBAGE_PAGES; i++)
+    page_get (clone->garbage[i]);
+  clone->log = allocate (clone->log_slots, sizeof *clone->log);
+  for (uint64_t p = clone->log_first; p < clone->log_end; p++) {
+    *log_at (clone, p) = *log_at (image, p);
+    page_get (log_at (clone, p)->page);
+  }
+  flights_clone (clone, image);
+  clone->device = NULL;
+  list_init (&clone->queues);
+  list_init (&clone->graveyard);
+  clone->trace = NULL;
+  return clone;
+}
+
 void
 sim_image_destroy (struct sim_image *image)
 {

@@ -30,6 +30,9 @@ struct sim_options {
 
 struct sim_image *sim_image_create (const struct sim_options *options);
 void sim_image_destroy (struct sim_image *image);
+/* A second image with the same content, durable or not, and the same io in flight, which nobody waits for: sim_crash decides on
+ * them.  SEED: its own fate.  Cheap: the pages are shared until one of them changes. */
+struct sim_image *sim_image_clone (struct sim_image *image, uint64_t seed);
 
 /* A device over the image; one at a time. */
 struct device *sim_device_create (struct sim_image *image);
