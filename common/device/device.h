@@ -136,7 +136,7 @@ static inline unsigned queue_poll (struct queue *q) { return q->device->class->p
 /* Kicks, then waits until at least one completes, and calls `done`.  Something
  * must be in flight. */
 static inline void queue_wait (struct queue *q) { q->device->class->wait (q); }
-/* Readable (an eventfd) when there is something to poll. */
+/* Readable when there is something to poll.  For poll and epoll only: nobody reads it. */
 static inline int queue_fd (struct queue *q) { return q->device->class->queue_fd (q); }
 
 #endif
