@@ -43,6 +43,9 @@ struct btree {
   struct btree_node *frozen;   /* root of the frozen state */
   bool has_frozen;
   struct btree_node *superseded; /* nodes only the frozen state uses; freed by thaw */
+  struct btree_node *given_up;   /* places of nodes that no state from the present one on uses */
+  uint64_t separator_mask;     /* bits of keys that inner nodes have; all, unless the owner clears some after
+                                  btree_init.  Keys that differ in other bits only must not coexist */
 };
 
 #define BTREE_DEPTH_MAX 12
@@ -51,14 +54,15 @@ struct btree {
 struct btree_pool *btree_pool_create (void);
 void btree_pool_destroy (struct btree_pool *pool);
 /* Sets aside memory for CHANGES changes by this thread's next calls.  0 or -ENOMEM.  Thread-safe,
- * as all that the trees do with the pool. */
+ * as all that the trees do with the pool.  Cheap when the memory is there.  What is set aside is shared by
+ * all threads; a margin above it covers what others take in the meantime. */
 int btree_pool_ensure (struct btree_pool *pool, unsigned changes);
 /* Nodes in use by all trees of the pool, frozen ones included: what metadata costs. */
 uint64_t btree_pool_nodes (const struct btree_pool *pool);
 uint64_t btree_pool_bytes (const struct btree_pool *pool);
 
 void btree_init (struct btree *tree, struct btree_pool *pool);
-/* Frees all nodes; nothing may be frozen. */
+/* Frees all nodes; nothing may be frozen.  Says nothing of places: see btree_release_all. */
 void btree_clear (struct btree *tree);
 
 /* The entry with the largest key <= KEY / the smallest key >= KEY.  False: none. */
@@ -74,23 +78,23 @@ bool btree_remove (struct btree *tree, uint64_t key);
 
 /* --- writing and reading --- */
 
-/* A node's place on the device was given up: its old image is not part of the state any more.  Called for
- * each superseded node by btree_thaw; the caller frees the place when the new state is durable. */
+/* A node's place on the device is not part of the state that was frozen last, nor of the present one: free as soon as a
+ * superblock that refers to that frozen state (or to nothing of this tree) is durable.  Under the tree's mutex. */
 typedef void btree_released (void *arg, uint64_t place);
 
-/* Where a node goes: called once for each node of the frozen state that is not on the device yet. */
+/* Where a node goes: called once for each node of the frozen state that is not on the device yet.  0: no room. */
 typedef uint64_t btree_place (void *arg);
 
 void btree_freeze (struct btree *tree);
 
 /* Walks the new nodes of the frozen state, children before parents.  Each call fills IMAGE (a block) with the next
- * node, checksummed and ready to be written at *PLACE (and its mirror), and returns true; false: no more.  The
- * writer's memory is the caller's. */
+ * node, checksummed and ready to be written at *PLACE (and its mirror), and returns true; false: no more, or
+ * writer.error is set (-ENOSPC: PLACE had none).  The writer's memory is the caller's.  Needs no mutex. */
 struct btree_writer {
   struct btree *tree;
   struct { struct btree_node *node; unsigned child; } stack[BTREE_DEPTH_MAX];
   unsigned depth;
-  bool is_started;
+  int error;
   struct format_node_identity identity;     /* store uuid, owner, sequence: see format.h */
   btree_place *place;
   void *arg;
@@ -101,13 +105,25 @@ bool btree_writer_next (struct btree_writer *writer, void *image, uint64_t *plac
 /* The pointer (place, checksum) to the frozen root, for the structure above; place 0: empty tree.  After the last next. */
 void btree_frozen_root (const struct btree *tree, struct format_pointer *root);
 
-/* The frozen state is no longer needed: frees what only it used, after telling RELEASED (may be NULL) each of its places
- * that the present state does not use.  WRITTEN false: the writing failed, and its nodes count as new again. */
+/* The frozen state is no longer needed: frees what only it used.
+ * WRITTEN: it is on the device.  RELEASED (may be NULL) is told every place given up before it was frozen, which is
+ * what the state written before used and this one does not.  What was superseded since is remembered, and told by the
+ * thaw of the next state, since the one just written refers to it.
+ * Not WRITTEN: the writing failed.  RELEASED is told the places that the writer gave, and their nodes count as new again;
+ * all given up before stays remembered.  So the device's last state must not be this one: after a superblock
+ * write that failed, nobody knows, and the places must not be used again before the store is reopened. */
 void btree_thaw (struct btree *tree, bool written, btree_released *released, void *arg);
+
+/* The tree is about to be forgotten (its disk is gone): tells RELEASED every place that the last written state uses, and
+ * clears it.  Nothing may be frozen.  The places are free when a superblock without this tree is durable. */
+void btree_release_all (struct btree *tree, btree_released *released, void *arg);
 
 /* Builds a tree from the device.  READ fetches the blocks at COUNT places (sorted
  * ascending, distinct) into IMAGES, block i at IMAGES + i * 4096, verified and mirrored as format.h says,
- * checking each against CHECKSUMS[i]; 0 or negative errno.  Level by level, so that the reads of a level can be merged. */
+ * checking each against CHECKSUMS[i]; 0 or negative errno.  Level by level, so that the reads of a level can be merged; at most
+ * BTREE_READ_MAX at a time.  IDENTITY: uuid, owner and kinds that the nodes must have.  Returns 0, what READ returned, -ENOMEM,
+ * or -EUCLEAN: the nodes are no tree; TREE (initialized, empty) is then empty. */
+#define BTREE_READ_MAX 256
 typedef int btree_read (void *arg, const uint64_t *places, const uint64_t *checksums, size_t count, void *images);
 int btree_load (struct btree *tree, const struct format_pointer *root, const struct format_node_identity *identity,
                 btree_read *read, void *arg);

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* btree-pool.c - the memory of all B+trees of a store.
+ *
+ * Nodes come from slabs of 2 MiB, so that a node costs exactly its 4096 bytes, and pages that no node was
+ * in yet cost nothing.  Slabs are given back with the pool only: what a store needed once, it will
+ * need again.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/check.h"
+#include "store/btree-internal.h"
+
+#define SLAB_BYTES (2 * MIB)
+#define SLAB_NODES (SLAB_BYTES / NODE_BYTES)
+
+/* What is set aside is not tied to a thread: ensure keeps this many nodes more than asked for, which is what changes
+ * of other threads can take in the meantime (each takes a dozen at most in a tree of
+ * four levels). */
+#define POOL_MARGIN SLAB_NODES
+
+struct slab {
+  struct slab *next;
+  void *memory;
+};
+
+struct btree_pool {
+  pthread_mutex_t mutex;            /* protects all below */
+  struct slab *slabs;
+  struct btree_node *free_nodes;    /* given back */
+  char *fresh;                      /* the rest of the newest slab, never used */
+  uint64_t fresh_count;
+  uint64_t slab_count;
+  /* Changed under the mutex; read without it where an estimate does. */
+  _Atomic uint64_t free_count;      /* fresh ones included */
+  _Atomic uint64_t used_count;
+};
+
+struct btree_pool *
+btree_pool_create (void)
+{
+  struct btree_pool *pool = calloc (1, sizeof *pool);
+
+  if (pool)
+    pthread_mutex_init (&pool->mutex, NULL);
+  return pool;
+}
+
+void
+btree_pool_destroy (struct btree_pool *pool)
+{
+  if (pool == NULL)
+    return;
+  for (struct slab *slab = pool->slabs, *next; slab; slab = next) {
+    next = slab->next;
+    munmap (slab->memory, SLAB_BYTES);
+    free (slab);
+  }
+  pthread_mutex_destroy (&pool->mutex);
+  free (pool);
+}
+
+/* Under the mutex, and only when a slab more is due. */
+static bool
+pool_grow (struct btree_pool *pool)
+{
+  struct slab *slab = malloc (sizeof *slab);
+  struct btree_node *node;
+
+  if (slab == NULL)
+    return false;
+  slab->memory = mmap (NULL, SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (slab->memory == MAP_FAILED) {
+    free (slab);
+    return false;
+  }
+  /* What is left of the slab before goes to the free nodes, so that there is one fresh range. */
+  for (; pool->fresh_count > 0; pool->fresh_count--, pool->fresh += NODE_BYTES) {
+    node = (struct btree_node *) pool->fresh;
+    node->next = pool->free_nodes;
+    pool->free_nodes = node;
+  }
+  slab->next = pool->slabs;
+  pool->slabs = slab;
+  pool->slab_count++;
+  pool->fresh = slab->memory;
+  pool->fresh_count = SLAB_NODES;
+  pool->free_count += SLAB_NODES;
+  return true;
+}
+
+int
+btree_pool_ensure (struct btree_pool *pool, unsigned changes)
+{
+  uint64_t wanted = (uint64_t) changes * BTREE_CHANGE_NODES + POOL_MARGIN;
+  bool ok = true;
+
+  if (atomic_load_explicit (&pool->free_count, memory_order_relaxed) >= wanted)
+    return 0;
+  pthread_mutex_lock (&pool->mutex);
+  while (ok && pool->free_count < wanted)
+    ok = pool_grow (pool);
+  pthread_mutex_unlock (&pool->mutex);
+  return ok ? 0 : -ENOMEM;
+}
+
+struct btree_node *
+btree_pool_take (struct btree_pool *pool)
+{
+  struct btree_node *node;
+
+  pthread_mutex_lock (&pool->mutex);
+  node = pool->free_nodes;
+  if (node)
+    pool->free_nodes = node->next;
+  else {
+    /* Beyond what was set aside: better to ask the system than to give up. */
+    if (pool->fresh_count == 0)
+      CHECK (pool_grow (pool));
+    node = (struct btree_node *) pool->fresh;
+    pool->fresh += NODE_BYTES;
+    pool->fresh_count--;
+  }
+  pool->free_count--;
+  pool->used_count++;
+  pthread_mutex_unlock (&pool->mutex);
+  return node;
+}
+
+void
+btree_pool_give (struct btree_pool *pool, struct btree_node *node)
+{
+  pthread_mutex_lock (&pool->mutex);
+  CHECK (pool->used_count > 0);
+  node->next = pool->free_nodes;
+  pool->free_nodes = node;
+  pool->free_count++;
+  pool->used_count--;
+  pthread_mutex_unlock (&pool->mutex);
+}
+
+uint64_t
+btree_pool_nodes (const struct btree_pool *pool)
+{
+  return pool->used_count;
+}
+
+uint64_t
+btree_pool_bytes (const struct btree_pool *pool)
+{
+  return pool->used_count * NODE_BYTES;
+}
