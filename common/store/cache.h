@@ -21,7 +21,7 @@
  *   cache_fill_begin .. cache_fill_end   holding the range shared
  *   cache_publish                        holding the range shared
  *   cache_drop                           holding the range exclusive: then nothing in it is FILLING
- *                                        or under write-back (CHECKed)
+ *                                        (CHECKed), and what write-back has picked is not written
  *
  * Does no I/O, never waits, calls nobody: waiters that can go on are appended to the caller's WAKE
  * list.  Thread-safe.  Replacement: S3-FIFO (Yang et al., "FIFO queues are all you need for cache
@@ -180,17 +180,17 @@ bool cache_wait_fill (struct cache *cache, struct frame *frame, struct waiter *w
 /* --- writing --- */
 
 /* Puts FRESH, content complete, into the index as the DIRTY frame of BLOCK.  The caller's
- * reference stays his. EXPECTED: NULL, any; else publish only if this frame is the current one of
+ * reference stays his.  EXPECTED: NULL, any; else publish only if this frame is the current one of
  * the block (a partial write that merged from it), false if it is not.  EXPECTED == CACHE_NONE:
- * only if there is none. HAS_TOKEN: the caller owns a reserved block for it; a frame that replaces
+ * only if there is none.  HAS_TOKEN: the caller owns a reserved block for it; a frame that replaces
  * a dirty one inherits that one's token (or lack of one), and the caller keeps his (*TOKEN_TAKEN
  * false).  HAS_COPY, copy_epoch are inherited from the replaced one, and `since` if that one is
- * not LOGGED. Whether a block needs a token: ask the cache for a dirty frame first, the map second
+ * not LOGGED.  Whether a block needs a token: ask the cache for a dirty frame first, the map second
  * (write-back changes the map first and settles then). */
 #define CACHE_NONE ((struct frame *) -1)
 bool cache_publish (struct cache *cache, struct cache_disk *disk, uint64_t block,
-                    struct frame *fresh,
-                    struct frame *expected, bool has_token, bool *token_taken, struct list *wake);
+                    struct frame *fresh, struct frame *expected, bool has_token,
+                    bool *token_taken, struct list *wake);
 
 /* The highest version published so far: what a FLUSH that starts now must cover. */
 uint64_t cache_version (struct cache *cache);
@@ -217,8 +217,7 @@ bool cache_has_copies (struct cache *cache, struct cache_disk *disk, uint64_t fi
  * looking at the map: what it does not report any more is in the map by then.  It may report a
  * block that has just been mapped. */
 bool cache_find_unmapped (struct cache *cache, struct cache_disk *disk, uint64_t block,
-                          uint64_t length,
-                          uint64_t *run_block, uint64_t *run_length);
+                          uint64_t length, uint64_t *run_block, uint64_t *run_length);
 
 /* Dirty frames are collected by `since`, not by version: a FLUSH that must cover version V needs
  * all blocks with since <= V.  If F was written before the FLUSH and replaced by G after it
@@ -236,8 +235,7 @@ enum collect_kind {
 /* Picks up to MAX frames, references them (the caller's, to be put after settle) and sets
  * IN_WRITEBACK; how many.  Frames that are IN_WRITEBACK already are passed over. */
 uint32_t cache_collect (struct cache *cache, struct cache_disk *disk, enum collect_kind kind,
-                        uint64_t version,
-                        uint32_t epoch, struct frame **frames, uint32_t max);
+                        uint64_t version, uint32_t epoch, struct frame **frames, uint32_t max);
 /* Under the range lock: still the current frame of its block? (a TRIM may have dropped it, a write
  * replaced it) */
 bool cache_is_current (struct frame *frame);
@@ -258,8 +256,7 @@ bool cache_settle (struct cache *cache, struct frame *frame, bool ok, struct lis
 /* As collect, from `fresh` only: since <= VERSION; sets IN_COMMIT, HAS_COPY and copy_epoch =
  * EPOCH. */
 uint32_t cache_collect_fresh (struct cache *cache, struct cache_disk *disk, uint64_t version,
-                              uint32_t epoch,
-                              struct frame **frames, uint32_t max);
+                              uint32_t epoch, struct frame **frames, uint32_t max);
 /* The one fresh frame of a block, the same way (for FUA): true if there was one. */
 bool cache_collect_block (struct cache *cache, struct cache_disk *disk, uint64_t block,
                           uint32_t epoch, struct frame **frame);
@@ -268,9 +265,10 @@ bool cache_collect_block (struct cache *cache, struct cache_disk *disk, uint64_t
 void cache_committed (struct cache *cache, struct frame *frame, bool ok);
 
 /* --- opening --- */
-/* Takes frame INDEX, found dirty in the arena with VERSION, into the index, without charge; of two
- * of the same block the older one is freed.  Before anything else is done with the cache; the
- * header of a frame that is not adopted must be cleared (disk = 0) by the caller. */
+/* Takes frame INDEX, found dirty in the arena with VERSION, into the index, without charge.  In
+ * ascending order of VERSION (CHECKed): of two of the same block the second replaces the first,
+ * whose header is cleared.  Before anything else is done with the cache; the header of a frame that is
+ * not adopted must be cleared (disk = 0) by the caller. */
 void cache_adopt (struct cache *cache, struct cache_disk *disk, uint64_t block, uint32_t index,
                   uint64_t version);
 /* Marks the dirty frame of a block as having a copy in the journal; false: there is no dirty

@@ -1,0 +1,681 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* cache-dirty.c - dirty frames: admission, their lists, collecting and settling them.
+ *
+ * Each disk has two lists, both in order of `since` (cache.h tells what that is): `fresh`, what a
+ * FLUSH must care for, and `logged`.  A frame is in one of them exactly while it is DIRTY and in
+ * the index, so that who holds cache_disk.mutex may reference what he finds there.
+ *
+ * Collecting goes against the lock order (lists first, then flags under the bucket's lock).  So it
+ * references frames under the disk's mutex, lets go, and sets their flags one by one, leaving out
+ * what became an orphan in between.
+ */
+#include "store/cache-internal.h"
+
+/* --- admission --- */
+
+void
+admission_init (struct admission *admission, uint64_t max)
+{
+  atomic_init (&admission->used, 0);
+  atomic_init (&admission->waiting, 0);
+  admission->max = max;
+  CHECK (pthread_mutex_init (&admission->mutex, NULL) == 0);
+  list_init (&admission->queue);
+}
+
+void
+admission_destroy (struct admission *admission)
+{
+  CHECK (list_is_empty (&admission->queue));
+  pthread_mutex_destroy (&admission->mutex);
+}
+
+static bool
+admission_try (struct admission *admission, uint64_t count)
+{
+  uint64_t used = atomic_load (&admission->used);
+
+  while (used + count <= admission->max)
+    if (atomic_compare_exchange_weak (&admission->used, &used, used + count))
+      return true;
+  return false;
+}
+
+/* Lets in whom there is room for, in order.  Under the mutex. */
+static void
+admission_grant (struct admission *admission, struct list *wake)
+{
+  while (!list_is_empty (&admission->queue)) {
+    struct cache_ticket *ticket = container_of (admission->queue.next, struct cache_ticket, link);
+
+    if (!admission_try (admission, ticket->count))
+      break;
+    list_remove (&ticket->link);
+    atomic_fetch_sub (&admission->waiting, 1);
+    list_append (wake, &ticket->waiter->link);
+  }
+}
+
+/* `waiting` is raised before the room is looked at for the last time, and looked at after room was
+ * made: so either the one or the other sees that they belong together. */
+static bool
+admission_charge (struct admission *admission, uint32_t count, struct waiter *waiter,
+                  struct cache_ticket *ticket)
+{
+  bool is_charged;
+
+  CHECK (count <= admission->max);
+  if (atomic_load (&admission->waiting) == 0 && admission_try (admission, count))
+    return true;
+  mutex_lock (&admission->mutex);
+  atomic_fetch_add (&admission->waiting, 1);
+  is_charged = list_is_empty (&admission->queue) && admission_try (admission, count);
+  if (is_charged)
+    atomic_fetch_sub (&admission->waiting, 1);
+  else {
+    ticket->waiter = waiter;
+    ticket->count = count;
+    list_append (&admission->queue, &ticket->link);
+  }
+  mutex_unlock (&admission->mutex);
+  return is_charged;
+}
+
+void
+admission_release (struct admission *admission, uint64_t count, struct list *wake)
+{
+  uint64_t before = atomic_fetch_sub (&admission->used, count);
+
+  CHECK (before >= count);
+  if (atomic_load (&admission->waiting) == 0)
+    return;
+  mutex_lock (&admission->mutex);
+  admission_grant (admission, wake);
+  mutex_unlock (&admission->mutex);
+}
+
+bool
+cache_charge (struct cache *cache, uint32_t count, struct waiter *waiter,
+              struct cache_ticket *ticket)
+{
+  return admission_charge (&cache->in_flight, count, waiter, ticket);
+}
+
+bool
+cache_try_charge (struct cache *cache, uint32_t count)
+{
+  return atomic_load (&cache->in_flight.waiting) == 0 && admission_try (&cache->in_flight, count);
+}
+
+void
+cache_uncharge (struct cache *cache, uint32_t count, struct list *wake)
+{
+  admission_release (&cache->in_flight, count, wake);
+}
+
+bool
+cache_charge_dirty (struct cache *cache, uint32_t count, struct waiter *waiter,
+                    struct cache_ticket *ticket)
+{
+  return admission_charge (&cache->dirty, count, waiter, ticket);
+}
+
+void
+cache_undirty (struct cache *cache, uint32_t count, struct list *wake)
+{
+  admission_release (&cache->dirty, count, wake);
+}
+
+static bool
+admission_cancel (struct admission *admission, struct cache_ticket *ticket, struct list *wake)
+{
+  bool is_queued = false;
+
+  mutex_lock (&admission->mutex);
+  list_for_each_safe (link, &admission->queue)
+    if (link == &ticket->link) {
+      list_remove (link);
+      atomic_fetch_sub (&admission->waiting, 1);
+      is_queued = true;
+    }
+  /* It may have been the one that the others did not fit in behind. */
+  admission_grant (admission, wake);
+  mutex_unlock (&admission->mutex);
+  return is_queued;
+}
+
+bool
+cache_charge_cancel (struct cache *cache, struct cache_ticket *ticket, struct list *wake)
+{
+  return admission_cancel (&cache->in_flight, ticket, wake)
+         || admission_cancel (&cache->dirty, ticket, wake);
+}
+
+uint64_t
+cache_dirty_count (struct cache *cache)
+{
+  return atomic_load_explicit (&cache->dirty_count, memory_order_relaxed);
+}
+
+bool
+cache_dirty_wanted (struct cache *cache)
+{
+  return atomic_load (&cache->dirty.waiting) != 0;
+}
+
+uint64_t
+cache_version (struct cache *cache)
+{
+  return atomic_load (&cache->version);
+}
+
+/* --- the lists of a disk, under its mutex --- */
+
+void
+cache_disk_init (struct cache_disk *disk, uint64_t id)
+{
+  CHECK (id != 0);
+  disk->id = id;
+  CHECK (pthread_mutex_init (&disk->mutex, NULL) == 0);
+  list_init (&disk->fresh);
+  list_init (&disk->logged);
+  atomic_init (&disk->fresh_count, 0);
+  atomic_init (&disk->logged_count, 0);
+  atomic_init (&disk->fresh_copies, 0);
+  atomic_init (&disk->frame_count, 0);
+  atomic_init (&disk->unmapped_count, 0);
+}
+
+void
+cache_disk_destroy (struct cache_disk *disk)
+{
+  CHECK (atomic_load (&disk->frame_count) == 0);
+  CHECK (list_is_empty (&disk->fresh) && list_is_empty (&disk->logged));
+  pthread_mutex_destroy (&disk->mutex);
+}
+
+static struct frame *
+dirty_frame (struct list *link)
+{
+  return container_of (link, struct frame, dirty_link);
+}
+
+/* Most frames belong at the end, or near to it. */
+static void
+dirty_insert_by_age (struct list *list, struct frame *frame)
+{
+  struct list *at = list->prev;
+
+  while (at != list && dirty_frame (at)->since > frame->since)
+    at = at->prev;
+  list_prepend (at, &frame->dirty_link);
+}
+
+static void
+count_change (_Atomic uint64_t *count, int change)
+{
+  atomic_fetch_add_explicit (count, (uint64_t) (int64_t) change, memory_order_release);
+}
+
+/* CHANGE 1: FRAME with FLAGS is in its list from now on; -1: no longer. */
+static void
+disk_count (struct cache_disk *disk, unsigned flags, int change)
+{
+  if ((flags & FRAME_IS_LOGGED) != 0)
+    count_change (&disk->logged_count, change);
+  else {
+    count_change (&disk->fresh_count, change);
+    if ((flags & FRAME_HAS_COPY) != 0)
+      count_change (&disk->fresh_copies, change);
+  }
+}
+
+/* --- entering and leaving, under the bucket's lock --- */
+
+static unsigned
+frame_flags (const struct frame *frame)
+{
+  return atomic_load_explicit (&frame->flags, memory_order_relaxed);
+}
+
+static void
+unmapped_change (struct cache *cache, struct frame *frame, int change)
+{
+  atomic_fetch_add_explicit (region_counter (cache, cache->unmapped_regions, frame_disk (frame),
+                                             frame_block (frame)),
+                             (uint32_t) change, memory_order_relaxed);
+  count_change (&frame->owner->unmapped_count, change);
+}
+
+/* The header in the arena is right after each store: content first, `disk` last. */
+static void
+header_store (struct cache *cache, struct frame *frame)
+{
+  struct arena_frame *header = frame_header (cache, frame);
+
+  header->version = frame->version;
+  header->block = frame_block (frame);
+  atomic_store_explicit (&header->disk, frame_disk (frame), memory_order_release);
+}
+
+static void
+header_clear (struct cache *cache, struct frame *frame)
+{
+  atomic_store_explicit (&frame_header (cache, frame)->disk, 0, memory_order_release);
+}
+
+/* The flags that tell what a frame owns, and what it hands on to the one that replaces it. */
+#define FLAGS_HEIR (FRAME_HAS_TOKEN | FRAME_HAS_COPY | FRAME_IS_UNMAPPED)
+#define FLAGS_OWNED (FLAGS_HEIR | FRAME_IS_LOGGED)
+
+void
+dirty_enter (struct cache *cache, struct cache_disk *disk, struct frame *fresh,
+             uint64_t version, struct frame *old, bool brings_token)
+{
+  unsigned old_flags = old != NULL ? frame_flags (old) : 0;
+  unsigned flags = old_flags & FLAGS_HEIR;
+
+  if (brings_token) {
+    flags |= FRAME_HAS_TOKEN | FRAME_IS_UNMAPPED;
+    unmapped_change (cache, fresh, 1);
+  }
+  frame_change_flags (fresh, 0, flags);
+  mutex_lock (&disk->mutex);
+  if (version == 0)
+    version = atomic_fetch_add (&cache->version, 1) + 1;
+  else
+    atomic_store (&cache->version, version);
+  fresh->version = fresh->since = version;
+  if (old != NULL) {
+    old->successor = fresh->version;
+    fresh->copy_epoch = old->copy_epoch;
+  }
+  if (old != NULL && (old_flags & FRAME_IS_LOGGED) == 0) {
+    fresh->since = old->since;
+    list_insert_before (&fresh->dirty_link, &old->dirty_link);
+  } else
+    list_append (&disk->fresh, &fresh->dirty_link);
+  disk_count (disk, flags, 1);
+  if (old != NULL) {
+    list_remove (&old->dirty_link);
+    disk_count (disk, old_flags, -1);
+  }
+  mutex_unlock (&disk->mutex);
+
+  if (old != NULL)
+    frame_change_flags (old, FLAGS_OWNED, 0);
+  else
+    atomic_fetch_add_explicit (&cache->dirty_count, 1, memory_order_relaxed);
+  header_store (cache, fresh);
+}
+
+unsigned
+dirty_leave (struct cache *cache, struct frame *frame)
+{
+  struct cache_disk *disk = frame->owner;
+  unsigned flags = frame_flags (frame);
+
+  mutex_lock (&disk->mutex);
+  list_remove (&frame->dirty_link);
+  disk_count (disk, flags, -1);
+  mutex_unlock (&disk->mutex);
+  if ((flags & FRAME_IS_UNMAPPED) != 0)
+    unmapped_change (cache, frame, -1);
+  frame_change_flags (frame, FLAGS_OWNED, 0);
+  atomic_fetch_sub_explicit (&cache->dirty_count, 1, memory_order_relaxed);
+  header_clear (cache, frame);
+  return flags;
+}
+
+/* --- collecting --- */
+
+/* References up to MAX frames of a list that have a copy of EPOCH or older and are not in
+ * write-back; the list has LEFT frames with a copy. */
+static uint32_t
+pick_copies (struct list *list, uint64_t left, uint32_t epoch, struct frame **frames,
+             uint32_t max)
+{
+  uint32_t count = 0;
+
+  for (struct list *at = list->next; at != list && left > 0 && count < max; at = at->next) {
+    struct frame *frame = dirty_frame (at);
+
+    if (!frame_has (frame, FRAME_HAS_COPY))
+      continue;
+    left--;
+    if (frame->copy_epoch <= epoch && !frame_has (frame, FRAME_IN_WRITEBACK)) {
+      cache_reference (frame);
+      frames[count++] = frame;
+    }
+  }
+  return count;
+}
+
+/* References the MAX oldest frames of A and B that are not younger than VERSION, and without FLAG. */
+static uint32_t
+pick_oldest (struct list *a, struct list *b, uint64_t version, unsigned flag,
+             struct frame **frames, uint32_t max)
+{
+  struct list *at_a = a->next, *at_b = b->next;
+  uint32_t count = 0;
+
+  while (count < max && (at_a != a || at_b != b)) {
+    struct list **at = &at_a;
+    struct frame *frame;
+
+    if (at_a == a || (at_b != b && dirty_frame (at_b)->since < dirty_frame (at_a)->since))
+      at = &at_b;
+    frame = dirty_frame (*at);
+    if (frame->since > version)
+      break;
+    if (!frame_has (frame, flag)) {
+      cache_reference (frame);
+      frames[count++] = frame;
+    }
+    *at = (*at)->next;
+  }
+  return count;
+}
+
+/* Under the bucket's lock: a dirty frame has a copy of EPOCH from now on, and FLAGS. */
+static void
+mark_copy (struct frame *frame, uint32_t epoch, unsigned flags)
+{
+  struct cache_disk *disk = frame->owner;
+
+  mutex_lock (&disk->mutex);
+  if (!frame_has (frame, FRAME_HAS_COPY))
+    count_change (&disk->fresh_copies, 1);
+  frame->copy_epoch = epoch;
+  frame_change_flags (frame, 0, flags | FRAME_HAS_COPY);
+  mutex_unlock (&disk->mutex);
+}
+
+/* Marks those of COUNT picked frames that are current and not FLAG yet, and forgets the others. */
+static uint32_t
+mark_picked (struct cache *cache, struct frame **frames, uint32_t count, unsigned flag,
+             uint32_t epoch)
+{
+  uint32_t kept = 0;
+
+  for (uint32_t i = 0; i < count; i++) {
+    struct frame *frame = frames[i];
+    pthread_mutex_t *lock = bucket_lock_frame (cache, frame);
+    bool is_wanted = !frame_has (frame, FRAME_IS_ORPHAN | flag)
+                     && frame_state (frame) == FRAME_DIRTY;
+
+    if (is_wanted && flag == FRAME_IN_COMMIT)
+      is_wanted = !frame_has (frame, FRAME_IS_LOGGED);
+    if (is_wanted && flag == FRAME_IN_COMMIT)
+      mark_copy (frame, epoch, FRAME_IN_COMMIT);
+    else if (is_wanted)
+      frame_change_flags (frame, 0, flag);
+    mutex_unlock (lock);
+    if (is_wanted)
+      frames[kept++] = frame;
+    else
+      cache_put (cache, frame);
+  }
+  return kept;
+}
+
+uint32_t
+cache_collect (struct cache *cache, struct cache_disk *disk, enum collect_kind kind,
+               uint64_t version, uint32_t epoch, struct frame **frames, uint32_t max)
+{
+  uint32_t count = 0, picked;
+
+  do {
+    struct frame **to = frames + count;
+
+    mutex_lock (&disk->mutex);
+    if (kind == COLLECT_OLDEST)
+      picked = pick_oldest (&disk->fresh, &disk->logged, version, FRAME_IN_WRITEBACK, to,
+                            max - count);
+    else {
+      picked = pick_copies (&disk->logged, atomic_load (&disk->logged_count), epoch, to,
+                            max - count);
+      picked += pick_copies (&disk->fresh, atomic_load (&disk->fresh_copies), epoch,
+                             to + picked, max - count - picked);
+    }
+    mutex_unlock (&disk->mutex);
+    count += mark_picked (cache, to, picked, FRAME_IN_WRITEBACK, 0);
+  } while (picked > 0 && count < max);
+  return count;
+}
+
+uint32_t
+cache_collect_fresh (struct cache *cache, struct cache_disk *disk, uint64_t version,
+                     uint32_t epoch, struct frame **frames, uint32_t max)
+{
+  struct list none = LIST_INIT (none);
+  uint32_t count = 0, picked;
+
+  do {
+    mutex_lock (&disk->mutex);
+    picked = pick_oldest (&disk->fresh, &none, version, FRAME_IN_COMMIT, frames + count,
+                          max - count);
+    mutex_unlock (&disk->mutex);
+    count += mark_picked (cache, frames + count, picked, FRAME_IN_COMMIT, epoch);
+  } while (picked > 0 && count < max);
+  return count;
+}
+
+bool
+cache_collect_block (struct cache *cache, struct cache_disk *disk, uint64_t block,
+                     uint32_t epoch, struct frame **frame)
+{
+  *frame = cache_peek (cache, disk->id, block);
+  return *frame != NULL && mark_picked (cache, frame, 1, FRAME_IN_COMMIT, epoch) == 1;
+}
+
+/* --- settling --- */
+
+bool
+cache_is_current (struct frame *frame)
+{
+  return !frame_has (frame, FRAME_IS_ORPHAN);
+}
+
+bool
+cache_has_copy (struct frame *frame)
+{
+  unsigned flags = atomic_load_explicit (&frame->flags, memory_order_acquire);
+
+  return (flags & (FRAME_IS_ORPHAN | FRAME_HAS_COPY)) == FRAME_HAS_COPY;
+}
+
+bool
+cache_take_token (struct cache *cache, struct frame *frame)
+{
+  pthread_mutex_t *lock = bucket_lock_frame (cache, frame);
+  bool has_token = frame_has (frame, FRAME_HAS_TOKEN);
+
+  frame_change_flags (frame, FRAME_HAS_TOKEN, 0);
+  mutex_unlock (lock);
+  return has_token;
+}
+
+/* The dirty frame of a block, under its bucket's lock. */
+static struct frame *
+find_dirty (struct cache *cache, uint64_t disk, uint64_t block)
+{
+  struct frame *frame = index_find (cache, disk, block);
+
+  return frame != NULL && frame_state (frame) == FRAME_DIRTY ? frame : NULL;
+}
+
+bool
+cache_give_token (struct cache *cache, struct cache_disk *disk, uint64_t block)
+{
+  pthread_mutex_t *lock = bucket_lock (cache, disk->id, block);
+  struct frame *frame = find_dirty (cache, disk->id, block);
+  bool is_given = frame != NULL && !frame_has (frame, FRAME_HAS_TOKEN);
+
+  if (is_given) {
+    if (!frame_has (frame, FRAME_IS_UNMAPPED))
+      unmapped_change (cache, frame, 1);
+    frame_change_flags (frame, 0, FRAME_HAS_TOKEN | FRAME_IS_UNMAPPED);
+  }
+  mutex_unlock (lock);
+  return is_given;
+}
+
+/* ORPHAN, replaced meanwhile, is durable nevertheless: what is due for its block is only what came
+ * after it.  Under the bucket's lock. */
+static void
+heir_advance (struct frame *orphan, struct frame *heir)
+{
+  struct cache_disk *disk = heir->owner;
+
+  if (frame_has (heir, FRAME_IS_LOGGED))
+    return;
+  mutex_lock (&disk->mutex);
+  if (heir->since <= orphan->version) {
+    list_remove (&heir->dirty_link);
+    heir->since = orphan->successor;
+    dirty_insert_by_age (&disk->fresh, heir);
+  }
+  mutex_unlock (&disk->mutex);
+}
+
+bool
+cache_settle (struct cache *cache, struct frame *frame, bool ok, struct list *wake)
+{
+  pthread_mutex_t *lock = bucket_lock_frame (cache, frame);
+  bool is_cleaned = false;
+  unsigned flags = 0;
+
+  CHECK (frame_has (frame, FRAME_IN_WRITEBACK) && frame_state (frame) == FRAME_DIRTY);
+  frame_change_flags (frame, FRAME_IN_WRITEBACK, 0);
+  if (ok && !frame_has (frame, FRAME_IS_ORPHAN)) {
+    flags = dirty_leave (cache, frame);
+    frame_set_state (frame, FRAME_CLEAN);
+    is_cleaned = true;
+  } else if (ok) {
+    struct frame *heir = find_dirty (cache, frame_disk (frame), frame_block (frame));
+
+    if (heir != NULL) {
+      heir_advance (frame, heir);
+      if ((frame_flags (heir) & (FRAME_HAS_TOKEN | FRAME_IS_UNMAPPED)) == FRAME_IS_UNMAPPED) {
+        unmapped_change (cache, heir, -1);
+        frame_change_flags (heir, FRAME_IS_UNMAPPED, 0);
+      }
+    }
+  }
+  mutex_unlock (lock);
+
+  if (is_cleaned) {
+    replacement_enter (cache, frame);
+    admission_release (&cache->dirty, 1, wake);
+  }
+  return (flags & FRAME_HAS_TOKEN) != 0;
+}
+
+void
+cache_committed (struct cache *cache, struct frame *frame, bool ok)
+{
+  pthread_mutex_t *lock = bucket_lock_frame (cache, frame);
+
+  CHECK (frame_has (frame, FRAME_IN_COMMIT));
+  frame_change_flags (frame, FRAME_IN_COMMIT, 0);
+  if (ok && frame_has (frame, FRAME_IS_ORPHAN)) {
+    struct frame *heir = find_dirty (cache, frame_disk (frame), frame_block (frame));
+
+    if (heir != NULL)
+      heir_advance (frame, heir);
+  } else if (ok && frame_state (frame) == FRAME_DIRTY) {
+    struct cache_disk *disk = frame->owner;
+
+    mutex_lock (&disk->mutex);
+    list_remove (&frame->dirty_link);
+    disk_count (disk, frame_flags (frame), -1);
+    frame_change_flags (frame, 0, FRAME_IS_LOGGED);
+    disk_count (disk, frame_flags (frame), 1);
+    dirty_insert_by_age (&disk->logged, frame);
+    mutex_unlock (&disk->mutex);
+  }
+  mutex_unlock (lock);
+}
+
+/* --- opening --- */
+
+void
+cache_adopt (struct cache *cache, struct cache_disk *disk, uint64_t block, uint32_t index,
+             uint64_t version)
+{
+  struct frame *frame = &cache->frames[index];
+  struct list wake = LIST_INIT (wake);
+
+  CHECK (index < cache->frame_count && version > atomic_load (&cache->version));
+  replacement_claim (cache, frame);
+  atomic_fetch_add (&cache->dirty.used, 1);
+  publish_frame (cache, disk, block, frame, version, NULL, false, NULL, &wake);
+  CHECK (list_is_empty (&wake));
+  cache_put (cache, frame);
+}
+
+bool
+cache_mark_copy (struct cache *cache, struct cache_disk *disk, uint64_t block, uint32_t epoch)
+{
+  pthread_mutex_t *lock = bucket_lock (cache, disk->id, block);
+  struct frame *frame = find_dirty (cache, disk->id, block);
+
+  if (frame != NULL)
+    mark_copy (frame, epoch, 0);
+  mutex_unlock (lock);
+  return frame != NULL;
+}
+
+void
+cache_mark_token (struct cache *cache, struct cache_disk *disk, uint64_t block)
+{
+  CHECK (cache_give_token (cache, disk, block));
+}
+
+/* --- verifying --- */
+
+static void
+dirty_verify_frame (struct cache *cache, struct frame *frame)
+{
+  struct cache_disk *disk = frame->owner;
+  bool is_logged = frame_has (frame, FRAME_IS_LOGGED);
+  const struct list *list = is_logged ? &disk->logged : &disk->fresh;
+  struct list *next = frame->dirty_link.next;
+  const struct arena_frame *header = frame_header (cache, frame);
+
+  CHECK (next != &frame->dirty_link && frame->since <= frame->version);
+  CHECK (next == list || (dirty_frame (next)->since >= frame->since
+                          && frame_has (dirty_frame (next), FRAME_IS_LOGGED) == is_logged));
+  CHECK (!is_logged || frame_has (frame, FRAME_HAS_COPY));
+  CHECK (!frame_has (frame, FRAME_HAS_TOKEN) || frame_has (frame, FRAME_IS_UNMAPPED));
+  CHECK (atomic_load (&header->disk) == disk->id && header->block == frame_block (frame)
+         && header->version == frame->version);
+}
+
+void
+dirty_verify (struct cache *cache)
+{
+  uint64_t dirty = 0, unmapped = 0, indexed = 0, regions = 0, unmapped_regions = 0;
+
+  for (uint32_t i = 0; i < cache->frame_count; i++) {
+    struct frame *frame = &cache->frames[i];
+    bool is_orphan = frame_has (frame, FRAME_IS_ORPHAN);
+
+    indexed += !is_orphan;
+    if (!is_orphan && frame_state (frame) == FRAME_DIRTY) {
+      dirty_verify_frame (cache, frame);
+      dirty++;
+      unmapped += frame_has (frame, FRAME_IS_UNMAPPED);
+    } else {
+      CHECK (list_is_empty (&frame->dirty_link) && (frame_flags (frame) & FLAGS_OWNED) == 0);
+      CHECK (atomic_load (&frame_header (cache, frame)->disk) == 0);
+    }
+  }
+  for (uint64_t i = 0; i < (cache->region_mask + 1) * REGIONS_PER_LINE; i++) {
+    regions += atomic_load (&cache->cached_regions[i]);
+    unmapped_regions += atomic_load (&cache->unmapped_regions[i]);
+  }
+  CHECK (regions == indexed && unmapped_regions == unmapped);
+  CHECK (dirty == cache_dirty_count (cache) && dirty <= atomic_load (&cache->dirty.used));
+}

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* cache-internal.h - what the parts of the frame cache share; nobody else includes it.
+ *
+ * Locks, in this order:
+ *   bucket lock (striped)    the chains, state and flags of the frames in them, their headers in
+ *                            the arena
+ *   cache_disk.mutex         the dirty lists, `since`, `version`, copy_epoch
+ * and leaves, never taken while a bucket lock is held:
+ *   replacement.mutex        the queues and the ghost
+ *   free_stripe.mutex        one part of the free frames; then pool.mutex, the rest of them
+ *   admission.mutex          those who wait for room
+ *
+ * Frames are an array as long as the cache lives, so a pointer or index to one is always safe to
+ * follow, whatever it has become meanwhile.  A lookup without lock therefore needs no RCU: it
+ * takes a reference only where there is one already, and then looks again at key, state and flags,
+ * which cannot become another block's as long as it holds the reference.
+ */
+#ifndef LACUNA_CACHE_INTERNAL_H
+#define LACUNA_CACHE_INTERNAL_H
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "store/cache.h"
+
+#define CACHE_LINE 64
+
+/* Neighbouring blocks share a line of bucket heads, and a line of region counters. */
+#define BUCKETS_PER_LINE 16
+#define REGIONS_PER_LINE 16
+#define REGION_SHIFT 8
+#define REGION_BLOCKS (UINT64_C (1) << REGION_SHIFT)
+
+#define BUCKET_LOCKS_MAX 1024
+#define FREE_STRIPES 16
+
+enum frame_queue { QUEUE_NONE, QUEUE_SMALL, QUEUE_MAIN, QUEUE_POOL };
+
+struct bucket_lock {
+  pthread_mutex_t mutex;
+} __attribute__ ((aligned (CACHE_LINE)));
+
+/* A number of frames that may be used at once, and the queue of those who want some. */
+struct admission {
+  _Atomic uint64_t used;
+  _Atomic uint32_t waiting;         /* length of the queue, and those about to enter it */
+  uint64_t max;
+  pthread_mutex_t mutex;
+  struct list queue;                /* of struct cache_ticket */
+} __attribute__ ((aligned (CACHE_LINE)));
+
+/* A key that left the small queue not long ago: half a hash, and when. */
+struct ghost_entry {
+  uint32_t fingerprint;
+  uint32_t inserted;                /* ghost.sequence then; 0: empty */
+};
+
+struct ghost {
+  struct ghost_entry *entries;      /* sets of GHOST_WAYS */
+  uint64_t set_mask;
+  uint32_t sequence;
+  uint32_t age_max;                 /* older ones do not count */
+};
+
+struct replacement {
+  pthread_mutex_t mutex;
+  struct list small, main;          /* the oldest first */
+  uint64_t small_count, main_count;
+  struct ghost ghost;
+  _Atomic uint64_t evict_begun;     /* while they differ, threads hold victims */
+  _Atomic uint64_t evict_ended;
+  _Atomic uint64_t evictions;
+} __attribute__ ((aligned (CACHE_LINE)));
+
+struct pool {                       /* free frames in no stripe */
+  pthread_mutex_t mutex;
+  struct list frames;
+  _Atomic uint64_t count;
+} __attribute__ ((aligned (CACHE_LINE)));
+
+/* A few free frames for the threads of one stripe, so that they seldom meet at the pool. */
+struct free_stripe {
+  pthread_mutex_t mutex;
+  struct list frames;
+  _Atomic uint32_t count;
+} __attribute__ ((aligned (CACHE_LINE)));
+
+struct cache {
+  /* immutable */
+  struct arena *arena;
+  struct frame *frames;
+  uint32_t frame_count;
+  uint64_t bucket_mask;             /* of lines */
+  uint64_t lock_mask;
+  uint64_t region_mask;             /* of lines */
+  uint32_t stripe_max;              /* frames in a stripe; 0: stripes are not used */
+  uint32_t evict_batch;
+  _Atomic uint32_t *buckets;        /* index + 1 of the first frame; 0: empty */
+  struct bucket_lock *locks;
+  /* How many frames (unmapped dirty frames) of a region of a disk are in the index.  Hashed: a
+   * counter may count other regions too, so only its zero tells something. */
+  _Atomic uint32_t *cached_regions;
+  _Atomic uint32_t *unmapped_regions;
+
+  _Atomic uint64_t version __attribute__ ((aligned (CACHE_LINE)));
+  _Atomic uint64_t dirty_count;
+  struct admission in_flight, dirty;
+  struct replacement replacement;
+  struct pool pool;
+  struct free_stripe stripes[FREE_STRIPES];
+};
+
+static inline void
+mutex_lock (pthread_mutex_t *mutex)
+{
+  CHECK (pthread_mutex_lock (mutex) == 0);
+}
+
+static inline void
+mutex_unlock (pthread_mutex_t *mutex)
+{
+  CHECK (pthread_mutex_unlock (mutex) == 0);
+}
+
+/* Well mixed in all bits. */
+static inline uint64_t
+cache_hash (uint64_t disk, uint64_t number)
+{
+  uint64_t h = number + disk * UINT64_C (0x9e3779b97f4a7c15);
+
+  h = (h ^ h >> 32) * UINT64_C (0xd6e8feb86659fd93);
+  h = (h ^ h >> 32) * UINT64_C (0xd6e8feb86659fd93);
+  return h ^ h >> 32;
+}
+
+static inline uint32_t
+frame_index (const struct cache *cache, const struct frame *frame)
+{
+  return (uint32_t) (frame - cache->frames);
+}
+
+static inline struct arena_frame *
+frame_header (const struct cache *cache, const struct frame *frame)
+{
+  return &cache->arena->frames[frame_index (cache, frame)];
+}
+
+static inline enum frame_state
+frame_state (const struct frame *frame)
+{
+  return atomic_load_explicit (&frame->state, memory_order_acquire);
+}
+
+static inline void
+frame_set_state (struct frame *frame, enum frame_state state)
+{
+  atomic_store_explicit (&frame->state, (uint8_t) state, memory_order_release);
+}
+
+static inline bool
+frame_has (const struct frame *frame, unsigned flag)
+{
+  return (atomic_load_explicit (&frame->flags, memory_order_acquire) & flag) != 0;
+}
+
+/* Under the bucket's lock, or before the frame is in the index. */
+static inline void
+frame_change_flags (struct frame *frame, unsigned clear, unsigned set)
+{
+  unsigned flags = atomic_load_explicit (&frame->flags, memory_order_relaxed);
+
+  atomic_store_explicit (&frame->flags, (uint16_t) ((flags & ~clear) | set), memory_order_release);
+}
+
+static inline uint64_t
+frame_disk (const struct frame *frame)
+{
+  return atomic_load_explicit (&frame->disk, memory_order_relaxed);
+}
+
+static inline uint64_t
+frame_block (const struct frame *frame)
+{
+  return atomic_load_explicit (&frame->block, memory_order_relaxed);
+}
+
+/* --- cache.c: the index --- */
+
+/* The lock of a block's bucket, taken. */
+pthread_mutex_t *bucket_lock (struct cache *cache, uint64_t disk, uint64_t block);
+/* The bucket of a frame whose key does not change, as the caller references it. */
+pthread_mutex_t *bucket_lock_frame (struct cache *cache, const struct frame *frame);
+/* The frame of a block, in whatever state, not referenced; NULL: none.  Under the bucket's lock, as
+ * all below. */
+struct frame *index_find (struct cache *cache, uint64_t disk, uint64_t block);
+/* Makes FRAME an orphan; the index' reference becomes the caller's. */
+void index_remove (struct cache *cache, struct frame *frame);
+
+/* cache_publish; VERSION 0: the next one. */
+bool publish_frame (struct cache *cache, struct cache_disk *disk, uint64_t block,
+                    struct frame *fresh, uint64_t version, struct frame *expected, bool has_token,
+                    bool *token_taken, struct list *wake);
+
+/* Counters of a region, see struct cache. */
+_Atomic uint32_t *region_counter (const struct cache *cache, _Atomic uint32_t *counters,
+                                  uint64_t disk, uint64_t block);
+
+/* --- cache-replace.c: which frames are free, and which will be --- */
+
+bool replacement_init (struct cache *cache);      /* false: no memory */
+void replacement_destroy (struct cache *cache);
+/* CLEAN now, and referenced by the caller: may be evicted from now on. */
+void replacement_enter (struct cache *cache, struct frame *frame);
+/* Nobody references FRAME any more. */
+void replacement_free (struct cache *cache, struct frame *frame);
+/* Takes a given frame out of the pool, referenced once. */
+void replacement_claim (struct cache *cache, struct frame *frame);
+uint64_t replacement_free_count (struct cache *cache);
+uint64_t replacement_clean_count (struct cache *cache);
+/* Recounts the queues and the free frames. */
+void replacement_verify (struct cache *cache);
+
+/* --- cache-dirty.c: dirty frames, and room for them --- */
+
+void admission_init (struct admission *admission, uint64_t max);
+void admission_destroy (struct admission *admission);
+void admission_release (struct admission *admission, uint64_t count, struct list *wake);
+
+/* FRESH, in the index with its key, becomes the dirty frame of its block in place of OLD (dirty, or
+ * NULL), whose list and belongings it takes over: version, list, header in the arena.
+ * BRINGS_TOKEN: of its own.  VERSION 0: the next one.  Under the bucket's lock, as all below. */
+void dirty_enter (struct cache *cache, struct cache_disk *disk, struct frame *fresh,
+                  uint64_t version, struct frame *old, bool brings_token);
+/* A dirty frame in the index ceases to be one; the flags that tell what it owned are cleared and
+ * returned.  Its place in the number of dirty frames is the caller's, to be released. */
+unsigned dirty_leave (struct cache *cache, struct frame *frame);
+void dirty_verify (struct cache *cache);
+
+#endif

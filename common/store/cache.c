@@ -1,0 +1,671 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* cache.c - the index of the frames: lookup, fill, publish, drop. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/cache-internal.h"
+
+/* No chain is that long; a lookup without lock that has strayed into chains that change under its
+ * feet gives up. */
+#define CHAIN_STEPS_MAX 64
+
+#define FREQUENCY_MAX 3
+
+/* --- buckets --- */
+
+/* Which line of BUCKETS_PER_LINE buckets, and which of them: the blocks of a group of 16 lie side by
+ * side in one line, but rotated, lest every 16th block of a disk meet in the same buckets. */
+static uint64_t
+bucket_number (const struct cache *cache, uint64_t disk, uint64_t block)
+{
+  uint64_t hash = cache_hash (disk, block / BUCKETS_PER_LINE);
+
+  return (hash & cache->bucket_mask) * BUCKETS_PER_LINE
+         + (block + (hash >> 60)) % BUCKETS_PER_LINE;
+}
+
+pthread_mutex_t *
+bucket_lock (struct cache *cache, uint64_t disk, uint64_t block)
+{
+  uint64_t line = bucket_number (cache, disk, block) / BUCKETS_PER_LINE;
+  pthread_mutex_t *mutex = &cache->locks[line & cache->lock_mask].mutex;
+
+  mutex_lock (mutex);
+  return mutex;
+}
+
+pthread_mutex_t *
+bucket_lock_frame (struct cache *cache, const struct frame *frame)
+{
+  return bucket_lock (cache, frame_disk (frame), frame_block (frame));
+}
+
+_Atomic uint32_t *
+region_counter (const struct cache *cache, _Atomic uint32_t *counters, uint64_t disk,
+                uint64_t block)
+{
+  uint64_t region = block >> REGION_SHIFT;
+  uint64_t line = cache_hash (disk, region / REGIONS_PER_LINE) & cache->region_mask;
+
+  return &counters[line * REGIONS_PER_LINE + region % REGIONS_PER_LINE];
+}
+
+/* Looks for the first region that may hold something counted, from *BLOCK on, not beyond LAST.
+ * True: *BLOCK is the first block to look at, *END the last one of its region. */
+static bool
+region_next (const struct cache *cache, _Atomic uint32_t *counters, uint64_t disk,
+             uint64_t *block, uint64_t last, uint64_t *end)
+{
+  for (uint64_t at = *block;;) {
+    uint64_t region_last = at | (REGION_BLOCKS - 1);
+    const _Atomic uint32_t *counter = region_counter (cache, counters, disk, at);
+
+    if (atomic_load_explicit (counter, memory_order_relaxed) != 0) {
+      *block = at;
+      *end = MIN (region_last, last);
+      return true;
+    }
+    if (region_last >= last)
+      return false;
+    at = region_last + 1;
+  }
+}
+
+/* Whether it costs less to look at all frames than at all regions of a range. */
+static bool
+range_is_long (const struct cache *cache, uint64_t first, uint64_t last)
+{
+  return (last >> REGION_SHIFT) - (first >> REGION_SHIFT) > cache->frame_count;
+}
+
+/* --- the index --- */
+
+/* Where the number of FRAME, which is in the index, is stored: the head of its chain, or the `next`
+ * before it. */
+static _Atomic uint32_t *
+index_slot (struct cache *cache, const struct frame *frame)
+{
+  uint32_t wanted = frame_index (cache, frame) + 1;
+  _Atomic uint32_t *slot
+    = &cache->buckets[bucket_number (cache, frame_disk (frame), frame_block (frame))];
+
+  for (;;) {
+    uint32_t number = atomic_load_explicit (slot, memory_order_relaxed);
+
+    CHECK (number != 0);
+    if (number == wanted)
+      return slot;
+    slot = &cache->frames[number - 1].next;
+  }
+}
+
+struct frame *
+index_find (struct cache *cache, uint64_t disk, uint64_t block)
+{
+  uint32_t number = atomic_load_explicit (&cache->buckets[bucket_number (cache, disk, block)],
+                                          memory_order_relaxed);
+
+  while (number != 0) {
+    struct frame *frame = &cache->frames[number - 1];
+
+    if (frame_block (frame) == block && frame_disk (frame) == disk)
+      return frame;
+    number = atomic_load_explicit (&frame->next, memory_order_relaxed);
+  }
+  return NULL;
+}
+
+/* FRESH gets its key, an owner and the index' reference; nobody finds it yet. */
+static void
+index_prepare (struct cache_disk *disk, uint64_t block, struct frame *fresh)
+{
+  CHECK (frame_state (fresh) == FRAME_FREE && frame_has (fresh, FRAME_IS_ORPHAN));
+  CHECK (fresh->owner == NULL && disk->id != 0);
+  atomic_store_explicit (&fresh->disk, disk->id, memory_order_relaxed);
+  atomic_store_explicit (&fresh->block, block, memory_order_relaxed);
+  fresh->owner = disk;
+  cache_reference (fresh);
+  frame_change_flags (fresh, FRAME_IS_ORPHAN, 0);
+}
+
+/* STATE is set last: until then those who look without lock find nothing, and look again. */
+static void
+index_insert (struct cache *cache, struct frame *frame, enum frame_state state)
+{
+  uint64_t disk = frame_disk (frame), block = frame_block (frame);
+  _Atomic uint32_t *head = &cache->buckets[bucket_number (cache, disk, block)];
+
+  atomic_fetch_add_explicit (region_counter (cache, cache->cached_regions, disk, block), 1,
+                             memory_order_relaxed);
+  atomic_fetch_add_explicit (&frame->owner->frame_count, 1, memory_order_relaxed);
+  atomic_store_explicit (&frame->next, atomic_load_explicit (head, memory_order_relaxed),
+                         memory_order_relaxed);
+  atomic_store_explicit (head, frame_index (cache, frame) + 1, memory_order_release);
+  frame_set_state (frame, state);
+}
+
+/* Puts FRESH in the place of OLD, the present frame of its block, which becomes an orphan. */
+static void
+index_replace (struct cache *cache, struct frame *old, struct frame *fresh,
+               enum frame_state state)
+{
+  _Atomic uint32_t *slot = index_slot (cache, old);
+
+  atomic_store_explicit (&fresh->next, atomic_load_explicit (&old->next, memory_order_relaxed),
+                         memory_order_relaxed);
+  atomic_store_explicit (slot, frame_index (cache, fresh) + 1, memory_order_release);
+  frame_change_flags (old, 0, FRAME_IS_ORPHAN);
+  old->owner = NULL;
+  frame_set_state (fresh, state);
+}
+
+/* The orphan keeps its `next` for those who are just passing by it. */
+void
+index_remove (struct cache *cache, struct frame *frame)
+{
+  uint64_t disk = frame_disk (frame), block = frame_block (frame);
+  struct cache_disk *owner = frame->owner;
+
+  CHECK (!frame_has (frame, FRAME_IS_ORPHAN));
+  atomic_store_explicit (index_slot (cache, frame),
+                         atomic_load_explicit (&frame->next, memory_order_relaxed),
+                         memory_order_release);
+  frame_change_flags (frame, 0, FRAME_IS_ORPHAN);
+  frame->owner = NULL;
+  atomic_fetch_sub_explicit (region_counter (cache, cache->cached_regions, disk, block), 1,
+                             memory_order_relaxed);
+  /* The last touch: whoever reads zero may destroy the disk. */
+  atomic_fetch_sub_explicit (&owner->frame_count, 1, memory_order_release);
+}
+
+/* --- references and lookup --- */
+
+void
+cache_reference (struct frame *frame)
+{
+  uint32_t before = atomic_fetch_add_explicit (&frame->references, 1, memory_order_relaxed);
+
+  CHECK (before != 0 && before != UINT32_MAX);
+}
+
+void
+cache_put (struct cache *cache, struct frame *frame)
+{
+  uint32_t before = atomic_fetch_sub_explicit (&frame->references, 1, memory_order_acq_rel);
+
+  CHECK (before != 0);
+  if (before == 1)
+    replacement_free (cache, frame);
+}
+
+/* References FRAME unless its last reference has gone already. */
+static bool
+frame_try_reference (struct frame *frame)
+{
+  uint32_t count = atomic_load_explicit (&frame->references, memory_order_relaxed);
+
+  while (count != 0)
+    if (atomic_compare_exchange_weak_explicit (&frame->references, &count, count + 1,
+                                               memory_order_acquire, memory_order_relaxed))
+      return true;
+  return false;
+}
+
+static bool
+state_is_valid (enum frame_state state)
+{
+  return state == FRAME_CLEAN || state == FRAME_DIRTY;
+}
+
+struct frame *
+cache_get (struct cache *cache, uint64_t disk, uint64_t block)
+{
+  uint32_t number = atomic_load_explicit (&cache->buckets[bucket_number (cache, disk, block)],
+                                          memory_order_acquire);
+
+  for (unsigned steps = 0; number != 0 && steps < CHAIN_STEPS_MAX; steps++) {
+    struct frame *frame = &cache->frames[number - 1];
+
+    if (frame_block (frame) == block && frame_disk (frame) == disk
+        && frame_try_reference (frame)) {
+      if (state_is_valid (frame_state (frame)) && frame_block (frame) == block
+          && frame_disk (frame) == disk && !frame_has (frame, FRAME_IS_ORPHAN)) {
+        uint8_t frequency = atomic_load_explicit (&frame->frequency, memory_order_relaxed);
+
+        if (frequency < FREQUENCY_MAX)
+          atomic_store_explicit (&frame->frequency, frequency + 1, memory_order_relaxed);
+        return frame;
+      }
+      cache_put (cache, frame);
+    }
+    number = atomic_load_explicit (&frame->next, memory_order_acquire);
+  }
+  return NULL;
+}
+
+struct frame *
+cache_peek (struct cache *cache, uint64_t disk, uint64_t block)
+{
+  pthread_mutex_t *lock = bucket_lock (cache, disk, block);
+  struct frame *frame = index_find (cache, disk, block);
+
+  if (frame != NULL && !state_is_valid (frame_state (frame)))
+    frame = NULL;
+  if (frame != NULL)
+    cache_reference (frame);
+  mutex_unlock (lock);
+  return frame;
+}
+
+/* --- fill --- */
+
+enum cache_found
+cache_fill_begin (struct cache *cache, struct cache_disk *disk, uint64_t block,
+                  struct frame *fresh, struct frame **found)
+{
+  pthread_mutex_t *lock = bucket_lock (cache, disk->id, block);
+  struct frame *frame = index_find (cache, disk->id, block);
+  enum cache_found answer;
+
+  if (frame != NULL) {
+    answer = frame_state (frame) == FRAME_FILLING ? CACHE_BUSY : CACHE_FOUND;
+    cache_reference (frame);
+  } else {
+    index_prepare (disk, block, fresh);
+    index_insert (cache, fresh, FRAME_FILLING);
+    answer = CACHE_YOURS;
+    frame = fresh;
+  }
+  mutex_unlock (lock);
+  *found = frame;
+  return answer;
+}
+
+void
+cache_fill_end (struct cache *cache, struct frame *frame, bool ok, struct list *wake)
+{
+  pthread_mutex_t *lock = bucket_lock_frame (cache, frame);
+  bool is_orphan = frame_has (frame, FRAME_IS_ORPHAN);
+
+  CHECK (frame_state (frame) == FRAME_FILLING);
+  frame_set_state (frame, ok ? FRAME_CLEAN : FRAME_FREE);
+  if (!ok && !is_orphan)
+    index_remove (cache, frame);
+  list_splice (wake, &frame->waiters);
+  mutex_unlock (lock);
+
+  if (is_orphan)
+    return;
+  if (ok)
+    replacement_enter (cache, frame);
+  else
+    cache_put (cache, frame);
+}
+
+bool
+cache_wait_fill (struct cache *cache, struct frame *frame, struct waiter *waiter)
+{
+  pthread_mutex_t *lock = bucket_lock_frame (cache, frame);
+  bool is_filling = frame_state (frame) == FRAME_FILLING;
+
+  if (is_filling)
+    list_append (&frame->waiters, &waiter->link);
+  mutex_unlock (lock);
+  return is_filling;
+}
+
+/* --- publish --- */
+
+/* What is written is used: a frame inherits the standing of the one it replaces. */
+static void
+frame_inherit_standing (struct frame *fresh, struct frame *old)
+{
+  uint8_t frequency = atomic_load_explicit (&old->frequency, memory_order_relaxed);
+  uint8_t queue = atomic_load_explicit (&old->queue, memory_order_relaxed);
+
+  atomic_store_explicit (&fresh->frequency, MIN (frequency + 1, FREQUENCY_MAX),
+                         memory_order_relaxed);
+  fresh->is_warm = old->is_warm || queue == QUEUE_MAIN;
+}
+
+bool
+publish_frame (struct cache *cache, struct cache_disk *disk, uint64_t block, struct frame *fresh,
+               uint64_t version, struct frame *expected, bool has_token, bool *token_taken,
+               struct list *wake)
+{
+  pthread_mutex_t *lock = bucket_lock (cache, disk->id, block);
+  struct frame *old = index_find (cache, disk->id, block);
+  bool was_dirty = old != NULL && frame_state (old) == FRAME_DIRTY;
+  bool takes_token = has_token && !was_dirty;
+
+  if (expected != NULL && old != (expected == CACHE_NONE ? NULL : expected)) {
+    mutex_unlock (lock);
+    return false;
+  }
+  index_prepare (disk, block, fresh);
+  if (old != NULL)
+    frame_inherit_standing (fresh, old);
+  dirty_enter (cache, disk, fresh, version, was_dirty ? old : NULL, takes_token);
+  if (old != NULL)
+    index_replace (cache, old, fresh, FRAME_DIRTY);
+  else
+    index_insert (cache, fresh, FRAME_DIRTY);
+  if (was_dirty)
+    atomic_store_explicit (&frame_header (cache, old)->disk, 0, memory_order_release);
+  mutex_unlock (lock);
+
+  if (token_taken != NULL)
+    *token_taken = takes_token;
+  if (old != NULL)
+    cache_put (cache, old);
+  if (was_dirty)
+    admission_release (&cache->dirty, 1, wake);
+  return true;
+}
+
+bool
+cache_publish (struct cache *cache, struct cache_disk *disk, uint64_t block, struct frame *fresh,
+               struct frame *expected, bool has_token, bool *token_taken, struct list *wake)
+{
+  return publish_frame (cache, disk, block, fresh, 0, expected, has_token, token_taken, wake);
+}
+
+/* --- drop --- */
+
+/* True if a dirty frame was dropped. */
+static bool
+drop_block (struct cache *cache, struct cache_disk *disk, uint64_t block,
+            struct cache_dropped *dropped)
+{
+  pthread_mutex_t *lock;
+  struct frame *frame;
+  bool was_dirty = false;
+
+  /* A frame that is there for sure cannot be in a bucket that is empty. */
+  if (atomic_load_explicit (&cache->buckets[bucket_number (cache, disk->id, block)],
+                            memory_order_relaxed) == 0)
+    return false;
+
+  lock = bucket_lock (cache, disk->id, block);
+  frame = index_find (cache, disk->id, block);
+  if (frame == NULL) {
+    mutex_unlock (lock);
+    return false;
+  }
+  CHECK (frame_state (frame) != FRAME_FILLING);
+  if (frame_state (frame) == FRAME_DIRTY) {
+    unsigned flags = dirty_leave (cache, frame);
+
+    dropped->tokens += (flags & FRAME_HAS_TOKEN) != 0;
+    dropped->copies += (flags & FRAME_HAS_COPY) != 0;
+    was_dirty = true;
+  }
+  dropped->frames++;
+  index_remove (cache, frame);
+  mutex_unlock (lock);
+  cache_put (cache, frame);
+  return was_dirty;
+}
+
+static uint32_t
+drop_all_frames (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
+                 struct cache_dropped *dropped)
+{
+  uint32_t dirty = 0;
+
+  for (uint32_t i = 0; i < cache->frame_count; i++) {
+    const struct frame *frame = &cache->frames[i];
+    uint64_t block = frame_block (frame);
+
+    if (frame_disk (frame) == disk->id && block >= first && block <= last
+        && !frame_has (frame, FRAME_IS_ORPHAN))
+      dirty += drop_block (cache, disk, block, dropped);
+  }
+  return dirty;
+}
+
+void
+cache_drop (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
+            struct cache_dropped *dropped, struct list *wake)
+{
+  uint32_t dirty = 0;
+  uint64_t end;
+
+  CHECK (first <= last);
+  if (atomic_load_explicit (&disk->frame_count, memory_order_acquire) == 0)
+    return;
+  if (range_is_long (cache, first, last))
+    dirty = drop_all_frames (cache, disk, first, last, dropped);
+  else
+    for (uint64_t block = first;
+         region_next (cache, cache->cached_regions, disk->id, &block, last, &end);
+         block = end + 1) {
+      for (uint64_t at = block; at <= end; at++)
+        dirty += drop_block (cache, disk, at, dropped);
+      if (end == last)
+        break;
+    }
+  if (dirty > 0)
+    admission_release (&cache->dirty, dirty, wake);
+}
+
+/* --- looking for dirty frames of some kind in a range --- */
+
+static bool
+block_has (struct cache *cache, uint64_t disk, uint64_t block, unsigned flag)
+{
+  pthread_mutex_t *lock = bucket_lock (cache, disk, block);
+  const struct frame *frame = index_find (cache, disk, block);
+  bool has = frame != NULL && frame_state (frame) == FRAME_DIRTY && frame_has (frame, flag);
+
+  mutex_unlock (lock);
+  return has;
+}
+
+/* The first block of [first, last] whose dirty frame has FLAG, by walking through all frames. */
+static bool
+find_in_frames (struct cache *cache, uint64_t disk, uint64_t first, uint64_t last, unsigned flag,
+                uint64_t *found)
+{
+  bool is_found = false;
+
+  for (uint32_t i = 0; i < cache->frame_count; i++) {
+    const struct frame *frame = &cache->frames[i];
+    uint64_t block = frame_block (frame);
+
+    if (frame_disk (frame) == disk && block >= first && block <= last && frame_has (frame, flag)
+        && (!is_found || block < *found) && block_has (cache, disk, block, flag)) {
+      *found = block;
+      is_found = true;
+    }
+  }
+  return is_found;
+}
+
+static bool
+find_flag (struct cache *cache, _Atomic uint32_t *counters, uint64_t disk, uint64_t first,
+           uint64_t last, unsigned flag, uint64_t *found)
+{
+  uint64_t end;
+
+  if (range_is_long (cache, first, last))
+    return find_in_frames (cache, disk, first, last, flag, found);
+  for (uint64_t block = first; region_next (cache, counters, disk, &block, last, &end);
+       block = end + 1) {
+    for (uint64_t at = block; at <= end; at++)
+      if (block_has (cache, disk, at, flag)) {
+        *found = at;
+        return true;
+      }
+    if (end == last)
+      break;
+  }
+  return false;
+}
+
+bool
+cache_has_copies (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last)
+{
+  uint64_t found;
+
+  if (atomic_load_explicit (&disk->logged_count, memory_order_acquire) == 0
+      && atomic_load_explicit (&disk->fresh_copies, memory_order_acquire) == 0)
+    return false;
+  return find_flag (cache, cache->cached_regions, disk->id, first, last, FRAME_HAS_COPY, &found);
+}
+
+bool
+cache_find_unmapped (struct cache *cache, struct cache_disk *disk, uint64_t block,
+                     uint64_t length, uint64_t *run_block, uint64_t *run_length)
+{
+  uint64_t last = block + length - 1;
+  uint64_t end;
+
+  CHECK (length > 0 && last >= block);
+  if (atomic_load_explicit (&disk->unmapped_count, memory_order_acquire) == 0
+      || !find_flag (cache, cache->unmapped_regions, disk->id, block, last, FRAME_IS_UNMAPPED,
+                     run_block))
+    return false;
+  end = *run_block;
+  while (end < last && block_has (cache, disk->id, end + 1, FRAME_IS_UNMAPPED))
+    end++;
+  *run_length = end - *run_block + 1;
+  return true;
+}
+
+/* --- the whole --- */
+
+static bool
+cache_allocate_tables (struct cache *cache)
+{
+  uint64_t lines = 4, locks, count = cache->frame_count;
+  size_t frame_bytes = align_up (count * sizeof *cache->frames, CACHE_LINE);
+
+  while (lines * BUCKETS_PER_LINE < count)
+    lines *= 2;
+  locks = MIN (lines, BUCKET_LOCKS_MAX);
+  cache->bucket_mask = lines - 1;
+  cache->lock_mask = locks - 1;
+  /* Twice as many as frames: even with all frames in different regions most counters are 0. */
+  cache->region_mask = 2 * lines - 1;
+  cache->frames = aligned_alloc (CACHE_LINE, frame_bytes);
+  cache->buckets = aligned_alloc (CACHE_LINE, lines * CACHE_LINE);
+  cache->cached_regions = aligned_alloc (CACHE_LINE, 2 * lines * CACHE_LINE);
+  cache->unmapped_regions = aligned_alloc (CACHE_LINE, 2 * lines * CACHE_LINE);
+  cache->locks = aligned_alloc (CACHE_LINE, locks * sizeof *cache->locks);
+  if (cache->frames == NULL || cache->buckets == NULL || cache->cached_regions == NULL
+      || cache->unmapped_regions == NULL || cache->locks == NULL)
+    return false;
+  memset (cache->frames, 0, frame_bytes);
+  memset (cache->buckets, 0, lines * CACHE_LINE);
+  memset (cache->cached_regions, 0, 2 * lines * CACHE_LINE);
+  memset (cache->unmapped_regions, 0, 2 * lines * CACHE_LINE);
+  for (uint64_t i = 0; i < locks; i++)
+    CHECK (pthread_mutex_init (&cache->locks[i].mutex, NULL) == 0);
+  return true;
+}
+
+static void
+cache_free_tables (struct cache *cache)
+{
+  free (cache->frames);
+  free (cache->buckets);
+  free (cache->cached_regions);
+  free (cache->unmapped_regions);
+  free (cache->locks);
+  free (cache);
+}
+
+struct cache *
+cache_create (struct arena *arena)
+{
+  struct cache *cache = aligned_alloc (CACHE_LINE, sizeof *cache);
+  uint64_t count = arena->frame_count;
+
+  _Static_assert (BUCKETS_PER_LINE * sizeof (uint32_t) == CACHE_LINE, "a line of buckets");
+  CHECK (count >= 8 && count < UINT32_MAX);
+  if (cache == NULL)
+    return NULL;
+  memset (cache, 0, sizeof *cache);
+  cache->arena = arena;
+  cache->frame_count = (uint32_t) count;
+  if (!cache_allocate_tables (cache)) {
+    cache_free_tables (cache);
+    return NULL;
+  }
+  for (uint32_t i = 0; i < count; i++) {
+    struct frame *frame = &cache->frames[i];
+
+    atomic_init (&frame->flags, FRAME_IS_ORPHAN);
+    frame->data = arena->data + i * BLOCK_SIZE;
+    list_init (&frame->dirty_link);
+    list_init (&frame->waiters);
+  }
+  if (!replacement_init (cache)) {
+    cache_free_tables (cache);
+    return NULL;
+  }
+  admission_init (&cache->in_flight, count / 2);
+  admission_init (&cache->dirty, count * 3 / 8);
+  return cache;
+}
+
+void
+cache_destroy (struct cache *cache)
+{
+  if (cache == NULL)
+    return;
+  for (uint32_t i = 0; i < cache->frame_count; i++)
+    CHECK (atomic_load (&cache->frames[i].references)
+           == !frame_has (&cache->frames[i], FRAME_IS_ORPHAN));
+  admission_destroy (&cache->in_flight);
+  admission_destroy (&cache->dirty);
+  replacement_destroy (cache);
+  for (uint64_t i = 0; i <= cache->lock_mask; i++)
+    pthread_mutex_destroy (&cache->locks[i].mutex);
+  cache_free_tables (cache);
+}
+
+void
+cache_get_stats (struct cache *cache, struct cache_stats *stats)
+{
+  *stats = (struct cache_stats) {
+    .evictions = atomic_load (&cache->replacement.evictions),
+    .frames = cache->frame_count,
+    .clean = replacement_clean_count (cache),
+    .dirty = cache_dirty_count (cache),
+    .free = replacement_free_count (cache),
+    .in_flight = atomic_load (&cache->in_flight.used),
+    .dirty_max = cache->dirty.max,
+    .in_flight_max = cache->in_flight.max,
+  };
+}
+
+void
+cache_verify (struct cache *cache)
+{
+  uint64_t in_index = 0, in_chains = 0;
+
+  for (uint32_t i = 0; i < cache->frame_count; i++) {
+    struct frame *frame = &cache->frames[i];
+
+    if (frame_has (frame, FRAME_IS_ORPHAN))
+      continue;
+    in_index++;
+    CHECK (atomic_load (&frame->references) > 0);
+    CHECK (frame->owner != NULL && frame->owner->id == frame_disk (frame));
+    CHECK (index_find (cache, frame_disk (frame), frame_block (frame)) == frame);
+    CHECK (frame_state (frame) != FRAME_FREE);
+    CHECK ((frame_state (frame) == FRAME_CLEAN)
+           == (atomic_load (&frame->queue) != QUEUE_NONE));
+  }
+  for (uint64_t b = 0; b < (cache->bucket_mask + 1) * BUCKETS_PER_LINE; b++)
+    for (uint32_t number = atomic_load (&cache->buckets[b]); number != 0;
+         number = atomic_load (&cache->frames[number - 1].next)) {
+      CHECK (!frame_has (&cache->frames[number - 1], FRAME_IS_ORPHAN));
+      in_chains++;
+    }
+  CHECK (in_index == in_chains);
+  replacement_verify (cache);
+  dirty_verify (cache);
+}
