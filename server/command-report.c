@@ -147,7 +147,10 @@ command_stat (struct command *command)
   struct store_counter counters[COUNTERS_MAX];
   size_t count = store_get_counters (command->store, counters, COUNTERS_MAX);
 
-  for (size_t i = 0; i < MIN (count, COUNTERS_MAX); i++)
+  count = MIN (count, COUNTERS_MAX);
+  if (command->listener->counters != NULL)
+    count += command->listener->counters (command->owner, counters + count, COUNTERS_MAX - count);
+  for (size_t i = 0; i < count; i++)
     json_add_bytes (live, counters[i].name, counters[i].value);
   command->result = json_object_new_object ();
   json_object_object_add (command->result, "store", json_from_store (command->store));

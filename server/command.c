@@ -33,7 +33,7 @@ command_fail_no_disk (struct command *command)
 enum op_next
 command_emit (struct command *command, struct json_object *piece)
 {
-  if (command->listener->piece (command->owner, piece))
+  if (command->listener->piece (command->owner, piece) || command->is_stopping)
     return OP_MORE;
   command->is_held = true;
   op_expect (&command->op);

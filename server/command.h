@@ -33,6 +33,9 @@
 
 struct command;
 
+/* Adds counters of the program to those of the store: fills up to MAX, returns how many. */
+typedef size_t command_counters (void *owner, struct store_counter *counters, size_t max);
+
 struct command_listener {
   /* A piece of the answer; its reference is the listener's now.  False: no more until
    * command_resume. */
@@ -41,6 +44,7 @@ struct command_listener {
    * reference is the listener's).  Else negative errno, and MESSAGE says what was wrong, without
    * the names of store and disk. */
   void (*done) (void *owner, int error, const char *message, struct json_object *result);
+  command_counters *counters;   /* for `stat`; may be NULL */
 };
 
 /* Starts what REQUEST asks for; whatever is wrong with it is told by `done`.  NULL: no memory. */
