@@ -44,7 +44,7 @@ guest_stop ()
 guest_answer ()
 {
   local line status
-  IFS= read -r -t "${2:-300}" line <&"$guest_from" || fail "the guest did not answer: $1"
+  IFS= read -r -t "${2:-150}" line <&"$guest_from" || fail "the guest did not answer: $1"
   line=${line%$'\r'}
   [[ $line == "= "* ]] || fail "the guest said: $line"
   line=${line#= }

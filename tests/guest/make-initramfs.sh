@@ -30,7 +30,7 @@ done
 
 for program; do
   # Statically linked ones make ldd fail, and need nothing.
-  { ldd "$program" 2>/dev/null || true; } | grep -o '/[^ ]*' | while read -r library; do
+  { ldd "$program" 2>/dev/null || true; } | sed -n 's|^[^/]*\(/[^ ]*\).*|\1|p' | while read -r library; do
     mkdir -p "$root$(dirname "$library")"
     cp -nL "$library" "$root$library"
   done
