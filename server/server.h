@@ -86,6 +86,9 @@ enum negotiate_result { NEGOTIATE_MORE, NEGOTIATE_DONE, NEGOTIATE_ABORTED };
 /* Queues the server's hello. */
 void negotiate_start (struct connection *connection);
 
+/* The disk that NAME stands for ("": --export, or the only disk), referenced; NULL: none. */
+struct disk *server_open_disk (struct server *server, const char *name);
+
 /* Takes whole options from connection->input and queues the answers.  MORE: the rest has not come yet.  DONE:
  * connection->disk is there, transmission begins with what is left in input.  ABORTED:
  * send what is queued, then end. */
@@ -245,14 +248,20 @@ struct worker {
   unsigned accepted_count;
 };
 
-/* Runs worker 0 on the calling thread until server_stop and the end of all work; starts the others first and joins
- * them.  0, or negative errno if they could not be started. */
+/* Makes all workers and starts the threads of all but worker 0.  0, or negative errno: then those that were
+ * started still need workers_stop, workers_run and workers_free. */
 int workers_start (struct server *server);
+/* Runs worker 0 on the calling thread; returns when all of them have ended, after workers_stop. */
 void workers_run (struct server *server);
 void workers_free (struct server *server);
 
+/* All workers end as soon as nothing is in flight; once. */
+void workers_stop (struct server *server);
+
 /* Gives a socket to one of the workers, in turn.  Worker 0's thread. */
 void workers_take (struct server *server, int fd);
+/* --single: worker 0 serves this one; all ends with it. */
+bool workers_take_single (struct server *server, int receive_fd, int send_fd);
 
 /* While held, a worker does not end: for ops that are not a connection's (control.c).  The worker's thread. */
 void worker_hold (struct worker *worker);
@@ -330,9 +339,6 @@ int serve_main (int argc, char **argv);
 
 /* Begins to end: nothing new is accepted, what is in flight is finished.  Worker 0's thread. */
 void server_stop (struct server *server);
-
-/* The disk that NAME stands for ("": --export, or the only disk), referenced; NULL: none. */
-struct disk *server_open_disk (struct server *server, const char *name);
 
 /* --- control.c: the control socket, on worker 0's loop and context --- */
 

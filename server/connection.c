@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* connection.c - a client, from accept to the end.
+ *
+ *   HANDSHAKE -> TRANSMISSION -> DRAINING -> SYNCING -> freed
+ *        \____________\_____________\-> DEAD -> SYNCING -> freed
+ *
+ * DRAINING is the way of a client that says goodbye, or whose stream ends, or when the server ends: what it
+ * asked for is finished and answered.  DEAD is the way of one that cannot be answered any more: what the
+ * engine has begun ends there, the rest is dropped.  In both cases what this client
+ * has written is then made durable: many clients never send a FLUSH.
+ *
+ * Everything happens on the worker's thread.  Only connection_advance, which the worker calls between events, sends,
+ * changes to a final state, and frees; so callbacks may keep using a connection until they return.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "server.h"
+
+static struct server *
+server_of (const struct connection *connection)
+{
+  return connection->worker->server;
+}
+
+static double
+now (const struct connection *connection)
+{
+  return ev_now (connection->worker->loop);
+}
+
+void
+connection_changed (struct connection *connection)
+{
+  if (list_is_empty (&connection->changed_link))
+    list_append (&connection->worker->changed, &connection->changed_link);
+}
+
+/* --- the socket --- */
+
+static void
+connection_close (struct connection *connection)
+{
+  if (!connection->transport.class)
+    return;
+  ev_io_stop (connection->worker->loop, &connection->read_watcher);
+  ev_io_stop (connection->worker->loop, &connection->write_watcher);
+  connection->transport.class->close (&connection->transport);
+  connection->transport.class = NULL;
+}
+
+static void
+leave_handshake (struct connection *connection, enum connection_state state)
+{
+  if (connection->state == CONNECTION_HANDSHAKE)
+    atomic_fetch_sub (&server_of (connection)->handshake_count, 1);
+  connection->state = state;
+}
+
+/* The client cannot be answered any more. */
+static void
+connection_die (struct connection *connection)
+{
+  if (connection->state == CONNECTION_DEAD || connection->state == CONNECTION_SYNCING)
+    return;
+  leave_handshake (connection, CONNECTION_DEAD);
+  transmit_drop_incoming (connection);
+  transmit_drop_replies (connection);
+  connection_close (connection);
+  connection_changed (connection);
+}
+
+/* Receives for the handshake; what comes is looked at in connection_advance. */
+static void
+receive_handshake (struct connection *connection)
+{
+  struct iovec segment;
+  ssize_t received;
+
+  memmove (connection->input, connection->input + connection->input_start,
+           connection->input_end - connection->input_start);
+  connection->input_end -= connection->input_start;
+  connection->input_start = 0;
+  segment.iov_base = connection->input + connection->input_end;
+  segment.iov_len = INPUT_BYTES - connection->input_end;
+  if (segment.iov_len == 0)
+    return;
+  received = connection->transport.class->receive (&connection->transport, &segment, 1);
+  if (received > 0)
+    connection->input_end += (uint32_t) received;
+  else if (received == 0)
+    connection->is_ended = true;
+  else if (received != -EAGAIN)
+    connection_die (connection);
+}
+
+static void
+on_readable (struct ev_loop *loop, ev_io *watcher, int events)
+{
+  struct connection *connection = watcher->data;
+
+  (void) loop;
+  (void) events;
+  connection_changed (connection);
+  if (connection->state == CONNECTION_HANDSHAKE)
+    receive_handshake (connection);
+  else if (connection->state == CONNECTION_TRANSMISSION && transmit_receive (connection) != 0)
+    connection_die (connection);
+}
+
+static void
+on_writable (struct ev_loop *loop, ev_io *watcher, int events)
+{
+  (void) loop;
+  (void) events;
+  connection_changed (watcher->data);
+}
+
+/* --- moving on --- */
+
+/* Sends what there is.  False: the connection has died. */
+static bool
+connection_send (struct connection *connection)
+{
+  struct ev_loop *loop = connection->worker->loop;
+  ssize_t sent = 0;
+
+  while (connection->reply_sent < connection->reply_length) {
+    struct iovec segment = { connection->reply + connection->reply_sent,
+                             connection->reply_length - connection->reply_sent };
+
+    sent = connection->transport.class->send (&connection->transport, &segment, 1);
+    if (sent < 0)
+      break;
+    connection->reply_sent += (size_t) sent;
+  }
+  if (sent >= 0) {
+    connection->reply_sent = connection->reply_length = 0;
+    sent = transmit_send (connection);
+  }
+  if (sent < 0 && sent != -EAGAIN) {
+    connection_die (connection);
+    return false;
+  }
+  if (sent < 0 && !ev_is_active (&connection->write_watcher)) {
+    connection->progress_at = now (connection);
+    ev_io_start (loop, &connection->write_watcher);
+  } else if (sent == 0) {
+    ev_io_stop (loop, &connection->write_watcher);
+  }
+  return true;
+}
+
+static bool
+has_output (const struct connection *connection)
+{
+  return connection->reply_length > 0 || connection->output.first < connection->output.count
+         || !list_is_empty (&connection->done);
+}
+
+static void
+set_reading (struct connection *connection, bool is_wanted)
+{
+  if (is_wanted)
+    ev_io_start (connection->worker->loop, &connection->read_watcher);
+  else
+    ev_io_stop (connection->worker->loop, &connection->read_watcher);
+}
+
+static void
+begin_draining (struct connection *connection)
+{
+  leave_handshake (connection, CONNECTION_DRAINING);
+  set_reading (connection, false);
+  transmit_drop_incoming (connection);
+}
+
+/* Answers options; a client that does not fetch its answers is not asked for more. */
+static void
+advance_handshake (struct connection *connection)
+{
+  enum negotiate_result result = NEGOTIATE_MORE;
+
+  do {
+    if (!connection_send (connection))
+      return;
+    if (has_output (connection))
+      break;
+    result = negotiate_run (connection);
+  } while (result == NEGOTIATE_MORE && has_output (connection));
+
+  if (result == NEGOTIATE_DONE) {
+    leave_handshake (connection, CONNECTION_TRANSMISSION);
+    connection_changed (connection);
+  } else if (result == NEGOTIATE_ABORTED || connection->is_ended) {
+    begin_draining (connection);
+    connection_changed (connection);
+  } else {
+    set_reading (connection, !has_output (connection));
+  }
+}
+
+static void
+advance_transmission (struct connection *connection)
+{
+  if (!connection_send (connection))
+    return;
+  if (transmit_resume (connection) != 0) {
+    connection_die (connection);
+    return;
+  }
+  if (connection->is_ended) {
+    begin_draining (connection);
+    connection_changed (connection);
+    return;
+  }
+  set_reading (connection, !connection->is_paused && !connection->waits_for_memory);
+}
+
+static void
+connection_free (struct connection *connection)
+{
+  struct server *server = server_of (connection);
+
+  leave_handshake (connection, CONNECTION_DEAD);
+  connection_close (connection);
+  transmit_free (connection);
+  if (connection->disk)
+    disk_close (connection->disk);
+  list_remove (&connection->link);
+  list_remove (&connection->changed_link);
+  free (connection->reply);
+  free (connection);
+  atomic_fetch_sub (&server->connection_count, 1);
+}
+
+/* Nothing of the client is left to do but to make durable what it wrote. */
+static void
+connection_end (struct connection *connection)
+{
+  connection->state = CONNECTION_SYNCING;
+  if (!connection->disk || !transmit_start_sync (connection))
+    connection_free (connection);
+}
+
+void
+connection_advance (struct connection *connection)
+{
+  switch (connection->state) {
+  case CONNECTION_HANDSHAKE:
+    advance_handshake (connection);
+    return;
+  case CONNECTION_TRANSMISSION:
+    advance_transmission (connection);
+    return;
+  case CONNECTION_DRAINING:
+    if (connection_send (connection) && connection->in_engine == 0 && !has_output (connection))
+      connection_end (connection);
+    return;
+  case CONNECTION_DEAD:
+    transmit_drop_replies (connection);
+    if (connection->in_engine == 0)
+      connection_end (connection);
+    return;
+  case CONNECTION_SYNCING:
+    if (connection->in_engine == 0)
+      connection_free (connection);
+    return;
+  }
+}
+
+/* --- deadlines and the server's end --- */
+
+void
+connection_stop (struct connection *connection)
+{
+  connection->since = now (connection);
+  connection->is_stopping = true;
+  if (connection->state == CONNECTION_HANDSHAKE) {
+    connection_die (connection);
+  } else if (connection->state == CONNECTION_TRANSMISSION) {
+    /* What has come already is told that it comes too late. */
+    if (transmit_receive (connection) != 0) {
+      connection_die (connection);
+      return;
+    }
+    begin_draining (connection);
+    connection_changed (connection);
+  }
+}
+
+void
+connection_tick (struct connection *connection, double at)
+{
+  bool holds_memory = has_output (connection)
+                      || (connection->incoming && !connection->waits_for_memory);
+
+  switch (connection->state) {
+  case CONNECTION_HANDSHAKE:
+    if (at - connection->since > HANDSHAKE_SECONDS)
+      connection_die (connection);
+    return;
+  case CONNECTION_TRANSMISSION:
+  case CONNECTION_DRAINING:
+    if (connection->is_stopping && at - connection->since > STOP_SECONDS)
+      holds_memory = true;
+    else if (at - connection->progress_at <= STALL_SECONDS)
+      return;
+    if (holds_memory) {
+      log_warning ("a client that took no data any more was disconnected");
+      connection_die (connection);
+    }
+    return;
+  default:
+    return;
+  }
+}
+
+/* --- the beginning --- */
+
+/* Counts one more; false if there are too many. */
+static bool
+admit (struct server *server)
+{
+  unsigned connections = atomic_fetch_add (&server->connection_count, 1);
+  unsigned handshakes = atomic_fetch_add (&server->handshake_count, 1);
+
+  if (connections < CONNECTIONS_MAX && handshakes < HANDSHAKES_MAX)
+    return true;
+  atomic_fetch_sub (&server->connection_count, 1);
+  atomic_fetch_sub (&server->handshake_count, 1);
+  return false;
+}
+
+bool
+connection_create (struct worker *worker, int receive_fd, int send_fd)
+{
+  struct connection *connection = NULL;
+
+  if (admit (worker->server)) {
+    connection = calloc (1, sizeof *connection);
+    if (!connection) {
+      atomic_fetch_sub (&worker->server->connection_count, 1);
+      atomic_fetch_sub (&worker->server->handshake_count, 1);
+    }
+  }
+  if (!connection) {
+    close (receive_fd);
+    if (send_fd != receive_fd)
+      close (send_fd);
+    return false;
+  }
+  connection->worker = worker;
+  list_append (&worker->connections, &connection->link);
+  list_init (&connection->changed_link);
+  list_init (&connection->free);
+  list_init (&connection->done);
+  list_init (&connection->sending);
+  connection->state = CONNECTION_HANDSHAKE;
+  connection->since = connection->progress_at = now (connection);
+  transport_init_plain (&connection->transport, receive_fd, send_fd);
+  ev_io_init (&connection->read_watcher, on_readable, receive_fd, EV_READ);
+  ev_io_init (&connection->write_watcher, on_writable, send_fd, EV_WRITE);
+  connection->read_watcher.data = connection->write_watcher.data = connection;
+  negotiate_start (connection);
+  connection_changed (connection);
+  return true;
+}
