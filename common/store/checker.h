@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* checker.h - judges a store from outside: is all of it as lacuna-format(5) says?
+ *
+ * Written from that page, and shares no code with the engine, not even the structures of format.h: an
+ * error that both make is then an error of the page.  It reads only; the store must not be in
+ * use.
+ *
+ * What it reports has a severity.  `damage`: something is lost, or may be; `repairable`: a second
+ * copy still has it; `note`: normal after a crash.  The first two are problems.
+ *
+ * Blocks the calling thread.  Memory: 24 bytes per extent, and as much as the journal's items take.
+ */
+#ifndef LACUNA_CHECKER_H
+#define LACUNA_CHECKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum checker_verdict {
+  CHECKER_CLEAN = 0,       /* no problems */
+  CHECKER_DAMAGED = 1,     /* problems, all of them named */
+  CHECKER_UNUSABLE = 2,    /* no store, not to be opened, open elsewhere, a newer format */
+};
+
+/* Where the blocks come from: a file, or memory in tests. */
+struct checker_reader {
+  /* Fills BLOCK with the 4096 bytes at PLACE < length.  0 or negative errno. */
+  int (*read) (void *arg, uint64_t place, void *block);
+  uint64_t length;         /* blocks */
+  bool is_growing;         /* a file: it may be shorter than the store's capacity */
+  void *arg;
+};
+
+/* Both write what they find to OUT, lines for people or one JSON object, and return enum
+ * checker_verdict.  The last line for people is "clean", "N problems" or "unusable: why". */
+int checker_run (const char *path, FILE *out, bool json);
+int checker_run_reader (const struct checker_reader *reader, FILE *out, bool json);
+
+#endif
