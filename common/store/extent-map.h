@@ -42,7 +42,7 @@ typedef void extent_unmapped (void *arg, uint64_t place, uint64_t length);
 void extent_map_init (struct extent_map *map, struct btree_pool *pool);
 void extent_map_destroy (struct extent_map *map);
 
-/* Memory for CHANGES calls of set or clear.  0 or -ENOMEM. */
+/* Memory for CHANGES calls of set or clear, each touching up to 1024 extents.  0 or -ENOMEM. */
 int extent_map_reserve (struct extent_map *map, unsigned changes);
 
 /* The extent or hole at BLOCK, clipped to begin there and to LENGTH blocks. */
@@ -62,6 +62,13 @@ uint64_t extent_map_clear (struct extent_map *map, uint64_t block, uint64_t leng
 
 /* How many blocks from BLOCK on, up to LENGTH, hold at most EXTENTS_MAX extents: the bound of one step of a long change. */
 uint64_t extent_map_step (struct extent_map *map, uint64_t block, uint64_t length, unsigned extents_max);
+
+/* Told each extent, in order; not 0 ends the walk.  Not under the map's mutex. */
+typedef int extent_visit (void *arg, const struct extent *extent);
+
+/* After btree_load of map->tree: checks every entry (form, order, no overlap, within SIZE_BLOCKS; UINT64_MAX: any), counts
+ * `mapped`, and tells VISIT each.  0, -EUCLEAN, or what VISIT returned. */
+int extent_map_check (struct extent_map *map, uint64_t size_blocks, extent_visit *visit, void *arg);
 
 uint64_t extent_map_mapped (struct extent_map *map);      /* blocks */
 uint64_t extent_map_extents (struct extent_map *map);     /* entries */

@@ -178,7 +178,7 @@ run_changes (void)
 
   model_create (&model);
   btree_init (&tree, pool);
-  for (unsigned i = 0; i < 150; i++) {
+  for (unsigned i = 0; i < 80; i++) {
     change_some (&tree, &model, limit, random_below (1500));
     assert_same (&tree, &model);
   }
@@ -389,7 +389,7 @@ run_checkpoints (void)
   struct checkpoints c;
 
   checkpoints_create (&c);
-  for (unsigned i = 0; i < 100; i++) {
+  for (unsigned i = 0; i < 64; i++) {
     change_some (&c.tree, &c.model, 30000, random_below (1500));
     run_checkpoint (&c, i % 8 == 7);
     if (i % 16 == 11)
@@ -462,7 +462,7 @@ run_damage (void)
     change_some (&c.tree, &c.model, 30000, 1000);
   run_checkpoint (&c, true);
   btree_init (&loaded, c.pool);
-  for (unsigned i = 0; i < 3000 && c.device->used_count > 0; i++) {
+  for (unsigned i = 0; i < 1500 && c.device->used_count > 0; i++) {
     uint64_t place = random_below (DEVICE_BLOCKS);
     struct format_pointer root = c.root;
 
