@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* scenarios.c - what the explorer runs: the races of the design, each as small as it can be. */
+#include "base/bytes.h"
+#include "base/check.h"
+#include "explorer.h"
+
+#define BLOCKS(n) ((n) * BLOCK_SIZE)
+
+/* --- initial states --- */
+
+static void
+request (struct world *world, unsigned disk, enum request_kind kind, unsigned flags, uint64_t offset, uint64_t length)
+{
+  bool is_started = world_request (world, 0, disk, kind, flags, offset, length);
+
+  CHECK (is_started);
+}
+
+/* One disk of 4 blocks, all written. */
+static void
+base_one (struct world *world)
+{
+  world_create_disk (world, 0, BLOCKS (4));
+  explorer_finish (world);
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (4));
+}
+
+/* One disk of 4 blocks, nothing written. */
+static void
+base_empty (struct world *world)
+{
+  world_create_disk (world, 0, BLOCKS (4));
+}
+
+/* Two disks; the first has all the space but what a hole of one block needs; the second is empty. */
+static void
+base_two (struct world *world)
+{
+  world_create_disk (world, 0, BLOCKS (2));
+  explorer_finish (world);
+  world_create_disk (world, 1, BLOCKS (2));
+  explorer_finish (world);
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+}
+
+/* Block 0 dirty, over its place. */
+static void
+warm_dirty (struct world *world)
+{
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+}
+
+/* Block 0 dirty, and a copy of it in the journal. */
+static void
+warm_logged (struct world *world)
+{
+  request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
+}
+
+/* --- the races --- */
+
+static void
+start_read_trim (struct world *world)
+{
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+}
+
+static void
+start_read_zeroes (struct world *world)
+{
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
+  request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
+}
+
+static void
+start_cache_trim (struct world *world)
+{
+  request (world, 0, REQUEST_CACHE, 0, 0, BLOCKS (2));
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+}
+
+static void
+then_read (struct world *world)
+{
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
+}
+
+static void
+start_partial_write_trim (struct world *world)
+{
+  request (world, 0, REQUEST_WRITE, 0, 512, 512);
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+}
+
+static void
+start_write_write (struct world *world)
+{
+  request (world, 0, REQUEST_WRITE, 0, 512, 1024);
+  request (world, 0, REQUEST_WRITE, 0, 1024, 1024);
+}
+
+static void
+start_write_write_read (struct world *world)
+{
+  start_write_write (world);
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+}
+
+static void
+start_read_write (struct world *world)
+{
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+}
+
+static void
+start_read_read_trim (struct world *world)
+{
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+}
+
+static void
+start_read_partial_write_trim (struct world *world)
+{
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  request (world, 0, REQUEST_WRITE, 0, 512, 512);
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+}
+
+static void
+start_flush_write (struct world *world)
+{
+  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+  request (world, 0, REQUEST_WRITE, 0, BLOCKS (1), BLOCKS (1));
+}
+
+static void
+start_flush_trim (struct world *world)
+{
+  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+}
+
+static void
+start_fua_fua (struct world *world)
+{
+  request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
+  request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
+}
+
+static void
+start_write_back_trim (struct world *world)
+{
+  explorer_write_back (world, 0);
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+}
+
+static void
+start_write_back_write (struct world *world)
+{
+  explorer_write_back (world, 0);
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+}
+
+static void
+start_write_back_flush (struct world *world)
+{
+  explorer_write_back (world, 0);
+  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+}
+
+/* The other disk's WRITE finds space only when the TRIM is durable. */
+static void
+start_reuse (struct world *world)
+{
+  explorer_write_back (world, 0);
+  request (world, 0, REQUEST_TRIM, REQUEST_FUA, 0, BLOCKS (1));
+}
+
+static void
+then_reuse (struct world *world)
+{
+  request (world, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_write_back (world, 1);
+}
+
+static void
+start_trim_reuse (struct world *world)
+{
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  request (world, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
+}
+
+static void
+then_write_back_1 (struct world *world)
+{
+  explorer_write_back (world, 1);
+}
+
+static void
+start_write_shrink (struct world *world)
+{
+  request (world, 0, REQUEST_WRITE, 0, BLOCKS (3), BLOCKS (1));
+  world_resize_disk (world, 0, BLOCKS (2));
+}
+
+static void
+start_read_shrink (struct world *world)
+{
+  request (world, 0, REQUEST_READ, 0, BLOCKS (2), BLOCKS (2));
+  world_resize_disk (world, 0, BLOCKS (2));
+}
+
+static void
+then_grow (struct world *world)
+{
+  world_resize_disk (world, 0, BLOCKS (4));
+}
+
+#define ALL PREEMPTIONS_ALL
+
+const struct scenario scenarios[] = {
+  { .name = "read-trim", .base = base_one, .start = start_read_trim, .then = then_read, .preemptions = ALL,
+    .about = "a miss must not bring back what is being deallocated" },
+  { .name = "read-zeroes", .base = base_one, .start = start_read_zeroes, .then = then_read, .preemptions = ALL,
+    .about = "nor what becomes unwritten in its place" },
+  { .name = "cache-trim", .base = base_one, .start = start_cache_trim, .then = then_read, .preemptions = ALL,
+    .about = "nor must CACHE" },
+  { .name = "partial-write-trim", .base = base_one, .start = start_partial_write_trim, .then = then_read,
+    .preemptions = ALL, .about = "nor what completes a partly written block" },
+  { .name = "write-write", .base = base_one, .start = start_write_write, .then = then_read, .preemptions = ALL,
+    .about = "two parts of one block: neither is lost" },
+  { .name = "write-write-empty", .base = base_empty, .start = start_write_write, .then = then_read, .preemptions = ALL,
+    .about = "the same over a hole" },
+  { .name = "write-write-read", .base = base_one, .start = start_write_write_read, .preemptions = 3,
+    .about = "the same, while the block is being read" },
+  { .name = "read-write", .base = base_one, .start = start_read_write, .then = then_read, .preemptions = ALL,
+    .about = "a late fill must not come over newer data" },
+  { .name = "read-read-trim", .base = base_one, .start = start_read_read_trim, .then = then_read, .preemptions = 2,
+    .about = "two readers of one block, one of whom waits for the other's fill" },
+  { .name = "read-partial-write-trim", .base = base_one, .start = start_read_partial_write_trim, .then = then_read,
+    .preemptions = 2, .about = "all populators against one that deallocates" },
+  { .name = "write-shrink", .base = base_one, .start = start_write_shrink, .then = then_grow, .preemptions = ALL,
+    .about = "what is cut off is gone, also after growing again" },
+  { .name = "read-shrink", .base = base_one, .start = start_read_shrink, .then = then_grow, .preemptions = ALL,
+    .about = "nor does a read bring it back" },
+  { .name = "write-back-trim", .base = base_one, .warm = warm_dirty, .start = start_write_back_trim, .then = then_read,
+    .preemptions = ALL, .cuts_power = true, .about = "what is being written back must not outlive a TRIM" },
+  { .name = "write-back-trim-logged", .base = base_one, .warm = warm_logged, .start = start_write_back_trim,
+    .preemptions = ALL, .cuts_power = true, .about = "nor its copy in the journal" },
+  { .name = "write-back-trim-hole", .base = base_empty, .warm = warm_dirty, .start = start_write_back_trim,
+    .preemptions = ALL, .cuts_power = true, .about = "the same with a block that is just being allocated" },
+  { .name = "write-back-write", .base = base_one, .warm = warm_dirty, .start = start_write_back_write,
+    .preemptions = ALL, .cuts_power = true, .about = "a block replaced while it is being written back" },
+  { .name = "write-back-flush", .base = base_empty, .warm = warm_dirty, .start = start_write_back_flush,
+    .preemptions = ALL, .cuts_power = true, .about = "written: with its data, or not at all" },
+  { .name = "reuse", .base = base_two, .warm = warm_dirty, .start = start_reuse, .then = then_reuse, .capacity = 1,
+    .preemptions = 2, .cuts_power = true, .about = "write-back, TRIM, and the space given to another disk" },
+  { .name = "trim-reuse", .base = base_two, .start = start_trim_reuse, .then = then_write_back_1, .capacity = 1,
+    .preemptions = 2, .cuts_power = true, .about = "no new owner before the freeing is durable" },
+  { .name = "flush-write", .base = base_one, .warm = warm_dirty, .start = start_flush_write, .preemptions = ALL,
+    .cuts_power = true, .about = "FLUSH covers what was acknowledged before" },
+  { .name = "flush-write-hole", .base = base_empty, .warm = warm_dirty, .start = start_flush_write, .preemptions = ALL,
+    .cuts_power = true, .about = "the same without places" },
+  { .name = "flush-trim", .base = base_one, .warm = warm_dirty, .start = start_flush_trim, .preemptions = ALL,
+    .cuts_power = true, .about = "a TRIM beside a FLUSH of the same block" },
+  { .name = "fua-fua", .base = base_one, .start = start_fua_fua, .preemptions = ALL, .cuts_power = true,
+    .about = "two records for one block" },
+};
+const unsigned scenario_count = ARRAY_COUNT (scenarios);

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* threads.c - the same engine from real threads, for ThreadSanitizer and its like.
+ *
+ * Each thread has a context and one request at a time; the keeper has its own thread.  The model is one word per
+ * block: a thread that changes blocks notes in the model, before and after, so that a READ of a block knows which values it may
+ * have had meanwhile.  Values are numbers that grow; a block holds one of them in its first and last 8 bytes.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "device/device-sim.h"
+#include "random.h"
+#include "sim.h"
+#include "store/store.h"
+
+#define THREADS_MAX 16
+#define DISKS 2
+#define DISK_BLOCKS 512
+#define RECENT 16               /* values of a block that a READ may still see */
+
+/* The last values of a block, and when (by the model's clock) each was begun and ended. */
+struct value {
+  uint64_t number;              /* 0: zeros */
+  uint64_t begun, ended;        /* ended: UINT64_MAX while it is being written */
+};
+struct block {
+  pthread_mutex_t mutex;
+  struct value values[RECENT];
+  unsigned count;
+};
+
+struct shared {
+  struct store *store;
+  struct block blocks[DISKS][DISK_BLOCKS];
+  _Atomic uint64_t clock;
+  _Atomic bool is_failed;
+  uint64_t ops;
+};
+
+struct worker {
+  pthread_t thread;
+  struct shared *shared;
+  struct random random;
+  struct context *context;
+  struct request request;
+  struct disk *disks[DISKS];
+  _Atomic bool is_done, is_admitted;
+  uint64_t errors;
+};
+
+static void
+worker_done (struct request *request)
+{
+  atomic_store (&((struct worker *) request->owner)->is_done, true);
+}
+
+static void
+worker_admitted (struct request *request)
+{
+  atomic_store (&((struct worker *) request->owner)->is_admitted, true);
+}
+
+/* --- the model --- */
+
+/* Those that ended before another ended value was begun cannot be seen by reads that begin later; reads are short, so the
+ * oldest such one goes when room is needed. */
+static void
+model_begin (struct block *block, uint64_t number, uint64_t now)
+{
+  pthread_mutex_lock (&block->mutex);
+  if (block->count == RECENT) {
+    unsigned oldest = 0;
+
+    for (unsigned i = 1; i < block->count; i++)
+      if (block->values[i].ended < block->values[oldest].ended)
+        oldest = i;
+    block->values[oldest] = block->values[--block->count];
+  }
+  block->values[block->count++] = (struct value) { number, now, UINT64_MAX };
+  pthread_mutex_unlock (&block->mutex);
+}
+
+static void
+model_end (struct block *block, uint64_t number, uint64_t begun, uint64_t now, bool is_ok)
+{
+  pthread_mutex_lock (&block->mutex);
+  for (unsigned i = 0; i < block->count; i++)
+    if (block->values[i].number == number && block->values[i].begun == begun && is_ok)
+      block->values[i].ended = now;
+  pthread_mutex_unlock (&block->mutex);
+}
+
+static bool
+model_allows (struct block *block, uint64_t number, uint64_t begun)
+{
+  bool allowed = false;
+
+  pthread_mutex_lock (&block->mutex);
+  for (unsigned i = 0; i < block->count && !allowed; i++) {
+    bool is_over = false;
+
+    if (block->values[i].number != number)
+      continue;
+    for (unsigned j = 0; j < block->count; j++)
+      is_over |= block->values[i].ended < block->values[j].begun && block->values[j].ended < begun;
+    allowed = !is_over;
+  }
+  pthread_mutex_unlock (&block->mutex);
+  return allowed;
+}
+
+/* --- requests --- */
+
+static void
+fill_payload (struct worker *worker, uint64_t number)
+{
+  struct request *request = &worker->request;
+  struct iovec segments[16];
+  uint64_t bytes;
+
+  for (uint64_t at = 0; at < request->length; at += bytes) {
+    unsigned count = request_segments (request, at, segments, 16, &bytes);
+
+    CHECK (count > 0);
+    for (unsigned i = 0; i < count; i++) {
+      memset (segments[i].iov_base, number & 0xff, segments[i].iov_len);
+      memcpy (segments[i].iov_base, &number, 8);
+      memcpy ((uint8_t *) segments[i].iov_base + BLOCK_SIZE - 8, &number, 8);
+    }
+  }
+}
+
+static void
+judge_payload (struct worker *worker, unsigned disk, uint64_t begun)
+{
+  struct request *request = &worker->request;
+  struct iovec segments[16];
+  uint64_t bytes, block = request->offset / BLOCK_SIZE;
+
+  for (uint64_t at = 0; at < request->length; at += bytes) {
+    unsigned count = request_segments (request, at, segments, 16, &bytes);
+
+    for (unsigned i = 0; i < count; i++, block++) {
+      uint64_t first, last;
+
+      memcpy (&first, segments[i].iov_base, 8);
+      memcpy (&last, (uint8_t *) segments[i].iov_base + BLOCK_SIZE - 8, 8);
+      if (first != last || !model_allows (&worker->shared->blocks[disk][block], first, begun)) {
+        printf ("FAIL threads: disk %u block %" PRIu64 " holds %" PRIu64 " .. %" PRIu64 "\n", disk, block, first, last);
+        atomic_store (&worker->shared->is_failed, true);
+        return;
+      }
+    }
+  }
+}
+
+static void
+draw_request (struct worker *worker, unsigned *disk, enum request_kind *kind, unsigned *flags, uint64_t *block,
+              uint64_t *count)
+{
+  static const enum request_kind kinds[] = {
+    REQUEST_READ, REQUEST_READ, REQUEST_READ, REQUEST_WRITE, REQUEST_WRITE, REQUEST_WRITE, REQUEST_TRIM,
+    REQUEST_WRITE_ZEROES, REQUEST_FLUSH, REQUEST_CACHE, REQUEST_BLOCK_STATUS,
+  };
+  struct random *random = &worker->random;
+
+  *disk = random_below (random, DISKS);
+  *kind = kinds[random_below (random, ARRAY_COUNT (kinds))];
+  *flags = *kind != REQUEST_READ && random_chance (random, 5) ? REQUEST_FUA : 0;
+  if (*kind == REQUEST_WRITE_ZEROES && random_chance (random, 50))
+    *flags |= REQUEST_NO_HOLE;
+  *block = random_below (random, random_chance (random, 50) ? 16 : DISK_BLOCKS);
+  *count = MIN (random_between (random, 1, random_chance (random, 10) ? 64 : 8), DISK_BLOCKS - *block);
+}
+
+static void
+run_request (struct worker *worker)
+{
+  struct shared *shared = worker->shared;
+  struct request *request = &worker->request;
+  struct status_extent extents[8];
+  enum request_kind kind;
+  unsigned disk, flags;
+  uint64_t block, count, begun, number = 0;
+  bool is_change;
+
+  draw_request (worker, &disk, &kind, &flags, &block, &count);
+  is_change = kind == REQUEST_WRITE || kind == REQUEST_TRIM || kind == REQUEST_WRITE_ZEROES;
+  request_init (request, worker->context, worker->disks[disk], kind, flags,
+                kind == REQUEST_FLUSH ? 0 : block * BLOCK_SIZE, kind == REQUEST_FLUSH ? 0 : count * BLOCK_SIZE,
+                worker_done);
+  request->owner = worker;
+  request->extents = extents;
+  request->extent_max = ARRAY_COUNT (extents);
+  atomic_store (&worker->is_done, false);
+  atomic_store (&worker->is_admitted, false);
+  begun = atomic_fetch_add (&shared->clock, 1) + 1;
+  if (kind == REQUEST_WRITE) {
+    number = begun;
+    request->admitted = worker_admitted;
+    if (!request_admit (request))
+      context_run_until (worker->context, &worker->is_admitted);
+    fill_payload (worker, number);
+  }
+  for (uint64_t i = 0; is_change && i < count; i++)
+    model_begin (&shared->blocks[disk][block + i], number, begun);
+  request_start (request);
+  context_run_until (worker->context, &worker->is_done);
+  worker->errors += request->op.error != 0;
+  for (uint64_t i = 0; is_change && i < count; i++)
+    model_end (&shared->blocks[disk][block + i], number, begun, atomic_fetch_add (&shared->clock, 1) + 1,
+               request->op.error == 0);
+  if (kind == REQUEST_READ && request->op.error == 0)
+    judge_payload (worker, disk, begun);
+  request_release (request);
+}
+
+static void *
+worker_main (void *arg)
+{
+  struct worker *worker = arg;
+
+  for (uint64_t i = 0; i < worker->shared->ops && !atomic_load (&worker->shared->is_failed); i++)
+    run_request (worker);
+  return NULL;
+}
+
+/* --- one run --- */
+
+static _Atomic bool admin_is_done;
+
+static void
+admin_done (struct admin *admin)
+{
+  (void) admin;
+  atomic_store (&admin_is_done, true);
+}
+
+static bool
+create_disks (struct shared *shared)
+{
+  struct context *context = store_context_create (shared->store);
+  bool is_ok = context != NULL;
+
+  for (unsigned d = 0; d < DISKS && is_ok; d++) {
+    struct admin admin;
+    char name[16];
+
+    snprintf (name, sizeof name, "disk%u", d);
+    atomic_store (&admin_is_done, false);
+    admin_init (&admin, context, shared->store, ADMIN_CREATE, name, admin_done);
+    admin.size = DISK_BLOCKS * BLOCK_SIZE;
+    admin_start (&admin);
+    context_run_until (context, &admin_is_done);
+    is_ok = admin.op.error == 0;
+    for (unsigned b = 0; b < DISK_BLOCKS; b++) {
+      shared->blocks[d][b].count = 1;
+      pthread_mutex_init (&shared->blocks[d][b].mutex, NULL);
+    }
+  }
+  if (context != NULL)
+    store_context_destroy (shared->store, context);
+  return is_ok;
+}
+
+static uint64_t
+run_workers (struct shared *shared, unsigned count, uint64_t seed)
+{
+  struct worker *workers = calloc (count, sizeof *workers);
+  uint64_t errors = 0;
+
+  CHECK (workers != NULL);
+  for (unsigned i = 0; i < count; i++) {
+    struct worker *worker = &workers[i];
+
+    worker->shared = shared;
+    worker->random.state = seed * 1000 + i;
+    worker->context = store_context_create (shared->store);
+    CHECK (worker->context != NULL);
+    for (unsigned d = 0; d < DISKS; d++) {
+      char name[16];
+
+      snprintf (name, sizeof name, "disk%u", d);
+      worker->disks[d] = disk_open (shared->store, name);
+      CHECK (worker->disks[d] != NULL);
+    }
+    CHECK (pthread_create (&worker->thread, NULL, worker_main, worker) == 0);
+  }
+  for (unsigned i = 0; i < count; i++)
+    pthread_join (workers[i].thread, NULL);
+  for (unsigned i = 0; i < count; i++) {
+    errors += workers[i].errors;
+    /* What reads ahead for its own sake may still run. */
+    while (workers[i].context->queue->in_flight > 0)
+      context_run (workers[i].context);
+    context_run (workers[i].context);
+    for (unsigned d = 0; d < DISKS; d++)
+      disk_close (workers[i].disks[d]);
+    store_context_destroy (shared->store, workers[i].context);
+  }
+  free (workers);
+  return errors;
+}
+
+static bool
+run_store (unsigned count, uint64_t seed, uint64_t ops, uint64_t *errors)
+{
+  struct store_geometry geometry = { .group_blocks = 1024, .meta_blocks = 64, .journal_half_blocks = 128 };
+  struct sim_options sim = { .seed = seed, .length = 64, .length_max = 8192, .is_threaded = true };
+  struct sim_image *image = sim_image_create (&sim);
+  struct store_options options = { .arena_path = "off", .cache_bytes = 1024 * BLOCK_SIZE, .tail_bytes = 64 * KIB };
+  struct shared *shared = calloc (1, sizeof *shared);
+  uint8_t uuid[16] = "threads";
+  struct device *device = sim_device_create (image);
+  char *error = NULL;
+  bool is_ok;
+  int result;
+
+  CHECK (shared != NULL);
+  result = store_init_device (device, &geometry, uuid, &error);
+  device_close (device);
+  options.device = sim_device_create (image);
+  if (result == 0)
+    result = store_open (&options, &shared->store, &error);
+  if (result < 0) {
+    printf ("FAIL threads: %s (%s)\n", strerror (-result), error != NULL ? error : "");
+    return false;
+  }
+  shared->ops = ops;
+  is_ok = create_disks (shared);
+  if (is_ok)
+    *errors += run_workers (shared, count, seed);
+  is_ok = is_ok && !atomic_load (&shared->is_failed);
+  result = store_close (shared->store, &error);
+  if (result < 0) {
+    printf ("FAIL threads: closing: %s (%s)\n", strerror (-result), error != NULL ? error : "");
+    is_ok = false;
+  }
+  free (error);
+  free (shared);
+  sim_image_destroy (image);
+  return is_ok;
+}
+
+int
+threads_run (unsigned count, uint64_t seed, uint64_t runs, uint64_t ops)
+{
+  uint64_t errors = 0;
+
+  count = MIN (count, THREADS_MAX);
+  for (uint64_t i = 0; i < runs; i++)
+    if (!run_store (count, seed + i, ops, &errors)) {
+      printf ("  replay (threads are not repeatable): sim --threads %u --seed %" PRIu64 " --ops %" PRIu64 "\n", count,
+              seed + i, ops);
+      return 1;
+    }
+  printf ("%s threads: %" PRIu64 " runs of %u threads, %" PRIu64 " requests each, %" PRIu64 " errors\n",
+          errors > 0 ? "FAIL" : "ok", runs, count, ops, errors);
+  return errors > 0;
+}

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* world-admin.c - disks made, resized, renamed, deleted, in the model and in the store; see world.h. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "world-internal.h"
+
+static const char *const admin_names[] = { "CREATE", "RESIZE", "RENAME", "DELETE", "SYNC" };
+
+/* --- what they do to the model --- */
+
+static void
+model_create (struct world *world, struct world_disk *disk, const char *name, uint64_t size)
+{
+  memset (disk, 0, sizeof *disk);
+  oracle_disk_init (&world->oracle, &disk->oracle, 2 * size + MIB);
+  strcpy (disk->name, name);
+  disk->size = size;
+  disk->exists = true;
+}
+
+static void
+model_delete (struct world_disk *disk)
+{
+  oracle_disk_clear (&disk->oracle);
+  memset (disk, 0, sizeof *disk);
+}
+
+/* The part between the sizes is zero from now on, whatever ended before. */
+static void
+model_zero (struct world *world, struct world_disk *disk, uint64_t from, uint64_t to)
+{
+  uint64_t change = oracle_change (&world->oracle);
+
+  oracle_begin (&disk->oracle, change, true, from, to - from, ++world->now);
+  oracle_end (&disk->oracle, change, from, to - from, true, true, ++world->now);
+}
+
+static void
+model_done (struct world *world, const struct world_admin *admin)
+{
+  struct world_disk *disk = &world->disks[admin->disk];
+
+  switch (admin->admin.kind) {
+  case ADMIN_CREATE:
+    model_create (world, disk, admin->admin.name, admin->size);
+    break;
+  case ADMIN_RESIZE:
+    if (admin->size < disk->size) {
+      oracle_end (&disk->oracle, admin->change, admin->size, disk->size - admin->size, true, true, world->now);
+      disk->shrunk = world->now;
+    }
+    disk->size = admin->size;
+    break;
+  case ADMIN_RENAME:
+    strcpy (disk->name, admin->admin.new_name);
+    break;
+  case ADMIN_DELETE:
+    model_delete (disk);
+    break;
+  case ADMIN_SYNC:
+    for (unsigned d = 0; d < WORLD_DISKS; d++)
+      if (world->disks[d].exists)
+        oracle_flushed (&world->disks[d].oracle, admin->begun);
+    break;
+  }
+}
+
+/* --- ops --- */
+
+static void
+admin_done (struct admin *done)
+{
+  struct world_admin *admin = done->owner;
+  struct world *world = container_of (admin, struct world, admin);
+  struct world_disk *disk = &world->disks[admin->disk];
+
+  world->now++;
+  world->totals.admins++;
+  admin->is_running = false;
+  world_trace (world, "END admin %s %s: %d %s", admin_names[done->kind], done->name, done->op.error,
+               done->op.error != 0 ? done->message : "");
+  if (done->op.error == 0) {
+    model_done (world, admin);
+    return;
+  }
+  if (done->kind == ADMIN_RESIZE && disk->shrunk == NEVER)
+    disk->shrunk = world->now;
+  if (done->op.error == -EBUSY && done->kind == ADMIN_DELETE)
+    return;
+  if (done->op.error == -EIO && world->is_faulty) {
+    admin->is_unknown = done->kind != ADMIN_SYNC;
+    return;
+  }
+  world_fail (world, "admin %s %s failed: %s: %s", admin_names[done->kind], done->name, strerror (-done->op.error),
+              done->message);
+}
+
+static struct world_admin *
+begin (struct world *world, enum admin_kind kind, unsigned disk, const char *name)
+{
+  struct world_admin *admin = &world->admin;
+
+  if (admin->is_running || admin->is_unknown)
+    return NULL;
+  memset (admin, 0, sizeof *admin);
+  admin_init (&admin->admin, world->contexts[0], world->store, kind, name, admin_done);
+  admin->admin.owner = admin;
+  admin->disk = disk;
+  admin->begun = ++world->now;
+  admin->is_running = true;
+  world_trace (world, "BEGIN admin %s %s", admin_names[kind], name);
+  return admin;
+}
+
+bool
+world_create_disk (struct world *world, unsigned disk, uint64_t size)
+{
+  struct world_admin *admin;
+  char name[32];
+
+  if (world->disks[disk].exists)
+    return false;
+  snprintf (name, sizeof name, "disk%u-%u", disk, ++world->names);
+  admin = begin (world, ADMIN_CREATE, disk, name);
+  if (admin == NULL)
+    return false;
+  admin->admin.size = admin->size = size;
+  admin_start (&admin->admin);
+  return true;
+}
+
+bool
+world_delete_disk (struct world *world, unsigned disk)
+{
+  struct world_admin *admin;
+
+  if (!world->disks[disk].exists
+      || (admin = begin (world, ADMIN_DELETE, disk, world->disks[disk].name)) == NULL)
+    return false;
+  admin_start (&admin->admin);
+  return true;
+}
+
+bool
+world_resize_disk (struct world *world, unsigned d, uint64_t size)
+{
+  struct world_disk *disk = &world->disks[d];
+  struct world_admin *admin;
+
+  if (!disk->exists || size > disk->oracle.sector_max * SECTOR_SIZE
+      || (admin = begin (world, ADMIN_RESIZE, d, disk->name)) == NULL)
+    return false;
+  admin->admin.size = admin->size = size;
+  admin->admin.may_shrink = true;
+  if (size < disk->size) {
+    admin->change = oracle_change (&world->oracle);
+    disk->shrunk = NEVER;
+    oracle_begin (&disk->oracle, admin->change, true, size, disk->size - size, world->now);
+  } else if (size > disk->size)
+    model_zero (world, disk, disk->size, size);
+  admin_start (&admin->admin);
+  return true;
+}
+
+bool
+world_rename_disk (struct world *world, unsigned disk)
+{
+  struct world_admin *admin;
+
+  if (!world->disks[disk].exists
+      || (admin = begin (world, ADMIN_RENAME, disk, world->disks[disk].name)) == NULL)
+    return false;
+  snprintf (admin->admin.new_name, sizeof admin->admin.new_name, "disk%u-%u", disk, ++world->names);
+  admin_start (&admin->admin);
+  return true;
+}
+
+bool
+world_sync (struct world *world)
+{
+  struct world_admin *admin = begin (world, ADMIN_SYNC, 0, "");
+
+  if (admin == NULL)
+    return false;
+  admin_start (&admin->admin);
+  return true;
+}
+
+/* --- after a crash: what was cut off was done, or not --- */
+
+static const struct disk_info *
+find_info (const struct disk_info *infos, size_t count, const char *name)
+{
+  for (size_t i = 0; i < count; i++)
+    if (strcmp (infos[i].name, name) == 0)
+      return &infos[i];
+  return NULL;
+}
+
+static void
+settle_unknown (struct world *world, const struct disk_info *infos, size_t count)
+{
+  struct world_admin *admin = &world->admin;
+  struct world_disk *disk = &world->disks[admin->disk];
+  const char *name = admin->admin.kind == ADMIN_RENAME ? admin->admin.new_name : admin->admin.name;
+  const struct disk_info *info = find_info (infos, count, name);
+  bool was_done = admin->admin.kind == ADMIN_DELETE ? info == NULL : info != NULL;
+
+  if (admin->admin.kind == ADMIN_RESIZE)
+    was_done = info != NULL && info->size == admin->size;
+  world_trace (world, "admin %s %s was %sdone before the crash", admin_names[admin->admin.kind], name,
+               was_done ? "" : "not ");
+  if (admin->admin.kind == ADMIN_RESIZE && disk->shrunk == NEVER)
+    disk->shrunk = world->now;
+  if (admin->admin.kind == ADMIN_RESIZE && was_done && admin->size < disk->size) {
+    /* The change was ended by the crash, with nobody knowing: now it is known. */
+    model_zero (world, disk, admin->size, disk->size);
+    disk->size = admin->size;
+  } else if (was_done && admin->admin.kind != ADMIN_SYNC)
+    model_done (world, admin);
+}
+
+bool
+world_match_disks (struct world *world)
+{
+  struct disk_info infos[WORLD_DISKS + 1];
+  size_t count = store_list_disks (world->store, infos, ARRAY_COUNT (infos));
+  unsigned expected = 0;
+
+  if (count > ARRAY_COUNT (infos)) {
+    world_fail (world, "there are %zu disks", count);
+    return false;
+  }
+  world->now++;
+  if (world->admin.is_running || world->admin.is_unknown)
+    settle_unknown (world, infos, count);
+  world->admin.is_running = world->admin.is_unknown = false;
+  for (unsigned d = 0; d < WORLD_DISKS; d++) {
+    const struct world_disk *disk = &world->disks[d];
+    const struct disk_info *info = find_info (infos, count, disk->name);
+
+    if (!disk->exists)
+      continue;
+    expected++;
+    if (info == NULL || info->size != disk->size) {
+      world_fail (world, "after opening, %s of %" PRIu64 " bytes is %s", disk->name, disk->size,
+                  info == NULL ? "not there" : "of another size");
+      if (info != NULL)
+        printf ("  it has %" PRIu64 "\n", info->size);
+      return false;
+    }
+  }
+  if (count != expected)
+    world_fail (world, "there are %zu disks, not %u", count, expected);
+  return count == expected;
+}

@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* world.c - the scheduler and the life of the store; see world.h. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/checksum.h"
+#include "store/checker.h"
+#include "store/store-internal.h"
+#include "world-internal.h"
+
+/* So many turns of the clock, with nothing else that could happen, and requests still run: they hang. */
+#define SETTLE_TICKS 400
+#define SETTLE_TURNS 2000000
+
+void
+world_trace (struct world *world, const char *format, ...)
+{
+  va_list arguments;
+
+  if (!world->options.is_traced)
+    return;
+  fprintf (stderr, "%8" PRIu64 " ", world->now);
+  va_start (arguments, format);
+  vfprintf (stderr, format, arguments);
+  va_end (arguments);
+  fputc ('\n', stderr);
+}
+
+void
+world_fail (struct world *world, const char *format, ...)
+{
+  va_list arguments;
+
+  world->is_failed = true;
+  printf ("FAIL seed %" PRIu64 " at %" PRIu64 ": ", world->options.seed, world->now);
+  va_start (arguments, format);
+  vprintf (format, arguments);
+  va_end (arguments);
+  printf ("\n");
+  fflush (stdout);
+}
+
+/* --- the scheduler --- */
+
+static struct context *
+world_context (struct world *world, unsigned index)
+{
+  return index < world->options.contexts ? world->contexts[index] : store_keeper_context (world->store);
+}
+
+unsigned
+world_collect (struct world *world)
+{
+  unsigned ready = 0;
+
+  for (unsigned i = 0; i <= world->options.contexts; i++) {
+    struct context *context = world_context (world, i);
+
+    context_collect (context);
+    list_for_each (link, &context->ready)
+      ready++;
+  }
+  return ready;
+}
+
+struct op *
+world_ready_op (struct world *world, unsigned index)
+{
+  for (unsigned i = 0; i <= world->options.contexts; i++)
+    list_for_each (link, &world_context (world, i)->ready)
+      if (index-- == 0)
+        return container_of (link, struct op, link);
+  CHECK (false);
+}
+
+void
+world_step (struct world *world, struct op *op)
+{
+  world_trace (world, "step %s stage %d", op->name, op->stage);
+  world->totals.steps++;
+  context_step (op->context, op);
+}
+
+void
+world_complete (struct world *world, unsigned index)
+{
+  static const char *const kinds[] = { "read", "write", "flush", "discard" };
+  const struct io *io = sim_io (world->image, index);
+
+  world_trace (world, "done %s %" PRIu64 "+%" PRIu64, kinds[io->kind], io->place, io->length);
+  world->totals.ios++;
+  sim_complete (world->image, index);
+}
+
+bool
+world_turn (struct world *world)
+{
+  unsigned ready = world_collect (world), in_flight, admitted = 0;
+  uint64_t weights[3], total, choice;
+
+  in_flight = sim_in_flight (world->image);
+  for (unsigned i = 0; i < WORLD_CLIENTS; i++)
+    admitted += world->clients[i].state == CLIENT_ADMITTED || world->clients[i].state == CLIENT_HELD;
+  if (random_below (&world->random, 1000) < world->options.tick_weight) {
+    world->totals.ticks++;
+    world_trace (world, "tick");
+    keeper_tick (world->store);
+    return true;
+  }
+  weights[0] = ready > 0 ? world->options.step_weight : 0;
+  weights[1] = in_flight > 0 ? world->options.io_weight : 0;
+  weights[2] = admitted > 0 ? world->options.step_weight : 0;
+  total = weights[0] + weights[1] + weights[2];
+  if (total == 0)
+    return false;
+  choice = random_below (&world->random, total);
+  if (choice < weights[0])
+    world_step (world, world_ready_op (world, random_below (&world->random, ready)));
+  else if (choice < weights[0] + weights[1])
+    world_complete (world, random_below (&world->random, in_flight));
+  else
+    world_client_turn (world, random_below (&world->random, admitted));
+  return true;
+}
+
+bool
+world_settle (struct world *world)
+{
+  unsigned idle = 0;
+
+  for (unsigned turns = 0; !world->is_failed && (world->busy > 0 || world->admin.is_running); turns++) {
+    if (world_turn (world))
+      idle = 0;
+    else {
+      world->totals.ticks++;
+      keeper_tick (world->store);
+      idle++;
+    }
+    if (idle > SETTLE_TICKS || turns > SETTLE_TURNS) {
+      world_fail (world, "requests hang%s", idle > SETTLE_TICKS ? "" : " (no end of turns)");
+      world_print_clients (world);
+    }
+  }
+  return !world->is_failed;
+}
+
+/* --- the store --- */
+
+static bool
+open_contexts (struct world *world)
+{
+  for (unsigned i = 0; i < world->options.contexts; i++) {
+    world->contexts[i] = store_context_create (world->store);
+    if (world->contexts[i] == NULL) {
+      world_fail (world, "no context: %s", strerror (errno));
+      return false;
+    }
+  }
+  return true;
+}
+
+/* The store is gone; what is left of the contexts goes. */
+static void
+abandon_context (struct context *context)
+{
+  list_init (&context->ready);
+  atomic_store (&context->mailbox, NULL);
+  context_destroy (context);
+}
+
+static int
+open_store (struct world *world, char **error)
+{
+  struct store_options options = {
+    .device = sim_device_create (world->image),
+    .arena_path = world->options.has_arena ? world->arena_path : "off",
+    .cache_bytes = world->options.cache_bytes,
+    .tail_bytes = world->options.tail_bytes,
+    .has_own_keeper = true,
+  };
+
+  *error = NULL;
+  world->store = NULL;
+  return store_open (&options, &world->store, error);
+}
+
+static bool
+open_whole (struct world *world, enum crash_kind kind)
+{
+  char *error;
+  int result;
+
+  sim_heal (world->image);
+  world->is_faulty = false;
+  result = open_store (world, &error);
+  if (result < 0) {
+    world_fail (world, "the store does not open after a %s: %s (%s)", kind == CRASH_KILL ? "kill" : "power cut",
+                strerror (-result), error != NULL ? error : "");
+    world->store = NULL;
+    sim_crash (world->image, SIM_KILL);
+    return false;
+  }
+  world->totals.opens++;
+  world_trace (world, "opened");
+  return open_contexts (world);
+}
+
+/* What the power takes with it. */
+static enum crash_kind
+crash_device (struct world *world, enum crash_kind kind)
+{
+  sim_crash (world->image, kind == CRASH_POWER ? SIM_POWER : SIM_KILL);
+  if (kind == CRASH_POWER) {
+    world->totals.power_cuts++;
+    if (world->options.has_arena)
+      unlink (world->arena_path);
+  } else
+    world->totals.kills++;
+  /* Without an arena that outlives the process only what was flushed is sure to be there. */
+  return world->options.has_arena ? kind : CRASH_POWER;
+}
+
+static void
+drop_store (struct world *world)
+{
+  struct context *contexts[WORLD_CONTEXTS];
+
+  memcpy (contexts, world->contexts, sizeof contexts);
+  store_abandon (world->store);
+  world->store = NULL;
+  for (unsigned i = 0; i < world->options.contexts; i++) {
+    abandon_context (contexts[i]);
+    world->contexts[i] = NULL;
+  }
+}
+
+/* Opens the store in a process that dies while it does; true if it got through before. */
+static bool
+open_and_die (struct world *world, enum crash_kind *kind, bool *got_through)
+{
+  char *error;
+  int result;
+  enum crash_kind next;
+
+  sim_stop_after (world->image, random_below (&world->random, random_chance (&world->random, 50) ? 20 : 200));
+  result = open_store (world, &error);
+  free (error);
+  world->totals.open_crashes++;
+  world_trace (world, "opening %s", result == 0 ? "ended before it was cut off" : "cut off");
+  if (result < 0 && !sim_is_stopped (world->image)) {
+    world_fail (world, "the store does not open: %s", strerror (-result));
+    sim_crash (world->image, SIM_KILL);
+    return false;
+  }
+  *got_through = result == 0;
+  if (result == 0) {
+    store_abandon (world->store);
+    world->store = NULL;
+  }
+  next = random_chance (&world->random, 50) ? CRASH_KILL : CRASH_POWER;
+  next = crash_device (world, next);
+  if (next == CRASH_POWER)
+    *kind = CRASH_POWER;
+  return true;
+}
+
+bool
+world_crash (struct world *world, enum crash_kind kind, unsigned open_crashes)
+{
+  bool got_through;
+
+  world_trace (world, "%s", kind == CRASH_KILL ? "KILL" : "POWER CUT");
+  world->now++;
+  if (world->store != NULL)
+    drop_store (world);
+  kind = crash_device (world, kind);
+  world_clients_crash (world);
+  sim_heal (world->image);
+  while (open_crashes-- > 0)
+    if (!open_and_die (world, &kind, &got_through))
+      return false;
+  return open_whole (world, kind) && world_match_disks (world) && world_read_all (world, kind);
+}
+
+/* --- the independent checker --- */
+
+static int
+read_image (void *arg, uint64_t place, void *block)
+{
+  sim_peek (arg, place, block);
+  return 0;
+}
+
+/* The image of a store that was closed in order. */
+static bool
+check_image (struct world *world)
+{
+  struct checker_reader reader = {
+    .read = read_image, .length = world->options.device_blocks_max, .is_growing = true, .arg = world->image,
+  };
+  char *text = NULL;
+  size_t length;
+  FILE *out = open_memstream (&text, &length);
+  int verdict;
+
+  CHECK (out != NULL);
+  verdict = checker_run_reader (&reader, out, false);
+  fclose (out);
+  if (verdict != CHECKER_CLEAN)
+    world_fail (world, "the checker finds after a clean close:\n%s", text);
+  free (text);
+  return verdict == CHECKER_CLEAN;
+}
+
+bool
+world_close (struct world *world)
+{
+  char *error = NULL;
+  int result;
+
+  world->now++;
+  if (!world_settle (world))
+    return false;
+  for (unsigned i = 0; i < world->options.contexts; i++) {
+    store_context_destroy (world->store, world->contexts[i]);
+    world->contexts[i] = NULL;
+  }
+  result = store_close (world->store, &error);
+  world->store = NULL;
+  if (result < 0) {
+    world_fail (world, "the store does not close: %s (%s)", strerror (-result), error != NULL ? error : "");
+    return false;
+  }
+  free (error);
+  world->totals.closes++;
+  world_trace (world, "closed");
+  if (world->options.has_arena && access (world->arena_path, F_OK) == 0) {
+    world_fail (world, "the arena is still there after a clean close");
+    return false;
+  }
+  world->now++;
+  /* Whatever was not flushed is durable now: closing is a flush. */
+  for (unsigned d = 0; d < WORLD_DISKS; d++)
+    if (world->disks[d].exists)
+      oracle_flushed (&world->disks[d].oracle, world->now);
+  return check_image (world);
+}
+
+bool
+world_reopen (struct world *world)
+{
+  if (!world_close (world))
+    return false;
+  if (random_chance (&world->random, 30))
+    sim_crash (world->image, SIM_POWER);
+  return open_whole (world, CRASH_POWER) && world_match_disks (world) && world_read_all (world, CRASH_POWER);
+}
+
+bool
+world_open (struct world *world)
+{
+  return open_whole (world, CRASH_POWER);
+}
+
+/* Space: what is used is what the maps hold, what is reserved is what dirty blocks need. */
+bool
+world_verify (struct world *world)
+{
+  struct store *store = world->store;
+  struct space_counts counts;
+  uint64_t mapped = 0, tokens = 0;
+
+  cache_verify (store->cache);
+  space_verify (store->space);
+  space_get_counts (store->space, &counts);
+  list_for_each (link, &store->disks) {
+    struct disk *disk = container_of (link, struct disk, link);
+
+    mapped += extent_map_mapped (&disk->map);
+    tokens += atomic_load (&disk->cache.unmapped_count);
+  }
+  if (mapped != counts.used || tokens != counts.reserved)
+    world_fail (world, "%" PRIu64 " blocks are mapped, %" PRIu64 " used; %" PRIu64 " dirty blocks have a promise, %" PRIu64 " were given",
+                mapped, counts.used, tokens, counts.reserved);
+  return !world->is_failed;
+}
+
+/* --- life --- */
+
+/* Memory and arena's directory, without image and store. */
+static struct world *
+allocate_world (const struct world_options *options)
+{
+  struct world *world = calloc (1, sizeof *world);
+
+  CHECK (world != NULL);
+  world->options = *options;
+  world->random.state = options->seed;
+  world->buffer_bytes = STORE_REQUEST_MAX;
+  world->buffer = malloc (world->buffer_bytes);
+  CHECK (world->buffer != NULL);
+  for (unsigned i = 0; i < WORLD_CLIENTS; i++)
+    world->clients[i].world = world;
+  if (options->has_arena) {
+    strcpy (world->directory, "/dev/shm/lacuna-sim-XXXXXX");
+    CHECK (mkdtemp (world->directory) != NULL);
+    snprintf (world->arena_path, sizeof world->arena_path, "%s/arena", world->directory);
+  }
+  return world;
+}
+
+struct world *
+world_create_closed (const struct world_options *options)
+{
+  struct world *world = allocate_world (options);
+  struct sim_options sim = {
+    .seed = options->seed ^ 0x5eed, .length = options->device_blocks, .length_max = options->device_blocks_max,
+  };
+  uint8_t uuid[16] = "simulated store";
+  struct device *device;
+  char *error = NULL;
+  int result;
+
+  world->image = sim_image_create (&sim);
+  device = sim_device_create (world->image);
+  result = store_init_device (device, &options->geometry, uuid, &error);
+  device_close (device);
+  if (result < 0)
+    world_fail (world, "no store could be made: %s (%s)", strerror (-result), error != NULL ? error : "");
+  return world;
+}
+
+struct world *
+world_create (const struct world_options *options)
+{
+  struct world *world = world_create_closed (options);
+
+  if (!world->is_failed)
+    open_whole (world, CRASH_POWER);
+  return world;
+}
+
+struct world *
+world_clone (struct world *world, uint64_t seed)
+{
+  struct world_options options = world->options;
+  struct world *clone;
+
+  options.has_arena = false;
+  clone = allocate_world (&options);
+  clone->random.state = seed;
+  clone->image = sim_image_clone (world->image, seed);
+  clone->oracle = world->oracle;
+  clone->now = world->now;
+  clone->names = world->names;
+  clone->admin = world->admin;
+  for (unsigned d = 0; d < WORLD_DISKS; d++) {
+    clone->disks[d] = world->disks[d];
+    oracle_disk_copy (&clone->disks[d].oracle, &world->disks[d].oracle);
+  }
+  return clone;
+}
+
+void
+world_destroy (struct world *world)
+{
+  if (world->store != NULL) {
+    drop_store (world);
+    sim_crash (world->image, SIM_KILL);
+    world_clients_crash (world);
+  }
+  if (world->options.has_arena) {
+    unlink (world->arena_path);
+    rmdir (world->directory);
+  }
+  for (unsigned d = 0; d < WORLD_DISKS; d++)
+    oracle_disk_clear (&world->disks[d].oracle);
+  sim_image_destroy (world->image);
+  free (world->buffer);
+  free (world);
+}
