@@ -71,10 +71,7 @@ command_name (struct command *command, const char *key, char name[DISK_NAME_MAX 
   if (text == NULL)
     return false;
   if (!format_name_is_valid (text, &why)) {
-    command_fail (command, -EINVAL, "%s: %s",
-                  strcmp (key, "disk") == 0 ? "this cannot be the name of a disk"
-                                            : "the new name cannot be the name of a disk",
-                  why);
+    command_fail (command, -EINVAL, "%s%s", strcmp (key, "disk") == 0 ? "" : "new name: ", why);
     return false;
   }
   memcpy (name, text, strlen (text) + 1);

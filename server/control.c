@@ -278,7 +278,7 @@ control_client_take_input (struct control_client *client)
   while (client->command == NULL && !control_client_is_behind (client)
          && control_client_take_line (client))
     ;
-  if (client->input_length == sizeof client->input
+  if (client->command == NULL && client->input_length == sizeof client->input
       && memchr (client->input, '\n', client->input_length) == NULL) {
     client->input_length = 0;
     client->has_ended = true;

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* main.c - which command it is. */
+#include <stdio.h>
+#include <string.h>
+
+#include "config.h"
+
+#include "base/bytes.h"
+#include "client.h"
+#include "server.h"
+
+static const struct { const char *name; client_command *run; } commands[] = {
+  { "check", client_check },   { "create", client_create }, { "delete", client_delete },
+  { "info", client_info },     { "init", client_init },     { "list", client_list },
+  { "map", client_map },       { "punch", client_punch },   { "rename", client_rename },
+  { "resize", client_resize }, { "serve", serve_main },     { "stat", client_stat },
+};
+
+static const char usage[] =
+  "Usage: lacuna COMMAND ...\n"
+  "\n"
+  "Serves thin disks over NBD.  A store is a file or a block device with any number of disks.\n"
+  "\n"
+  "  init STORE [--capacity SIZE] [--force]          make a store\n"
+  "  serve STORE [OPTIONS]                           serve its disks; see lacuna serve --help\n"
+  "  create STORE DISK SIZE                          make a disk\n"
+  "  list STORE [--json]                             the disks\n"
+  "  info STORE [DISK] [--json]                      all about the store, or a disk\n"
+  "  map STORE DISK [--json]                         its extents: data, hole, zero\n"
+  "  resize STORE DISK SIZE|+SIZE|-SIZE [--shrink]   give a disk another size\n"
+  "  rename STORE DISK NEW                           give a disk another name\n"
+  "  punch STORE DISK OFFSET LENGTH                  make a hole, give the space back\n"
+  "  delete STORE DISK                               delete a disk\n"
+  "  stat STORE [--json]                             live counters of the running server\n"
+  "  check STORE [--json]                            look for damage, while nobody has it open\n"
+  "\n"
+  "Sizes are bytes, or 512M, 20G, 1T.  All but init and check work whether or not the store is\n"
+  "being served.  Exit status: 0 done, 1 failed, 2 wrong usage.\n"
+  "lacuna COMMAND --help tells more; so do lacuna(1) and lacuna-serve(1).\n";
+
+int
+main (int argc, char **argv)
+{
+  if (argc < 2) {
+    fputs (usage, stderr);
+    return CLIENT_WRONG_USAGE;
+  }
+  if (strcmp (argv[1], "--help") == 0 || strcmp (argv[1], "-h") == 0) {
+    fputs (usage, stdout);
+    return client_flush (NULL, CLIENT_DONE);
+  }
+  if (strcmp (argv[1], "--version") == 0 || strcmp (argv[1], "-V") == 0) {
+    puts (PACKAGE_STRING);
+    return client_flush (NULL, CLIENT_DONE);
+  }
+  for (size_t i = 0; i < ARRAY_COUNT (commands); i++)
+    if (strcmp (argv[1], commands[i].name) == 0)
+      return commands[i].run (argc - 1, argv + 1);
+  fprintf (stderr, "lacuna: unknown %s %s; lacuna --help names them all\n",
+           argv[1][0] == '-' ? "option" : "command", argv[1]);
+  return CLIENT_WRONG_USAGE;
+}
