@@ -21,7 +21,7 @@
 #define THREADS_MAX 16
 #define DISKS 2
 #define DISK_BLOCKS 512
-#define RECENT 16               /* values of a block that a READ may still see */
+#define RECENT 256              /* values of a block that a READ may still see */
 
 /* The last values of a block, and when (by the model's clock) each was begun and ended. */
 struct value {
