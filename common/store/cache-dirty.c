@@ -351,7 +351,7 @@ pick_copies (struct list *list, uint64_t left, uint32_t epoch, struct frame **fr
   return count;
 }
 
-/* References the MAX oldest frames of A and B that are not younger than VERSION, and without FLAG. */
+/* References the MAX oldest frames of A and B, up to VERSION, that have not FLAG. */
 static uint32_t
 pick_oldest (struct list *a, struct list *b, uint64_t version, unsigned flag,
              struct frame **frames, uint32_t max)

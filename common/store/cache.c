@@ -13,8 +13,8 @@
 
 /* --- buckets --- */
 
-/* Which line of BUCKETS_PER_LINE buckets, and which of them: the blocks of a group of 16 lie side by
- * side in one line, but rotated, lest every 16th block of a disk meet in the same buckets. */
+/* Which line of BUCKETS_PER_LINE buckets, and which of them: the blocks of a group of 16 lie side
+ * by side in one line, but rotated, lest every 16th block of a disk meet in the same buckets. */
 static uint64_t
 bucket_number (const struct cache *cache, uint64_t disk, uint64_t block)
 {

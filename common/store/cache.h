@@ -267,8 +267,8 @@ void cache_committed (struct cache *cache, struct frame *frame, bool ok);
 /* --- opening --- */
 /* Takes frame INDEX, found dirty in the arena with VERSION, into the index, without charge.  In
  * ascending order of VERSION (CHECKed): of two of the same block the second replaces the first,
- * whose header is cleared.  Before anything else is done with the cache; the header of a frame that is
- * not adopted must be cleared (disk = 0) by the caller. */
+ * whose header is cleared.  Before anything else is done with the cache; the header of a frame
+ * that is not adopted must be cleared (disk = 0) by the caller. */
 void cache_adopt (struct cache *cache, struct cache_disk *disk, uint64_t block, uint32_t index,
                   uint64_t version);
 /* Marks the dirty frame of a block as having a copy in the journal; false: there is no dirty

@@ -1,0 +1,948 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* test-cache.c - the frame cache against a naive model, under threads, and against a long scan.
+ *
+ * LACUNA_SEED=n replays one seed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "store/cache-internal.h"
+
+static uint64_t random_state;
+
+static uint64_t
+random_step (uint64_t *state)
+{
+  *state += UINT64_C (0x9e3779b97f4a7c15);
+  return cache_hash (1, *state);
+}
+
+static uint64_t
+random_below (uint64_t limit)
+{
+  return random_step (&random_state) % limit;
+}
+
+/* Runs TEST with each of the fixed seeds, or with LACUNA_SEED. */
+static void
+for_each_seed (void (*test) (void))
+{
+  const char *one = getenv ("LACUNA_SEED");
+
+  for (uint64_t seed = one != NULL ? strtoull (one, NULL, 0) : 1;; seed++) {
+    print_message ("seed %llu\n", (unsigned long long) seed);
+    random_state = seed;
+    test ();
+    if (one != NULL || seed == 4)
+      break;
+  }
+}
+
+static struct arena *
+arena_make (uint64_t frame_count)
+{
+  struct arena *arena = calloc (1, sizeof *arena);
+
+  arena->frame_count = frame_count;
+  arena->frames = calloc (frame_count, sizeof *arena->frames);
+  arena->data = aligned_alloc (BLOCK_SIZE, frame_count * BLOCK_SIZE);
+  return arena;
+}
+
+static void
+arena_free (struct arena *arena)
+{
+  free (arena->frames);
+  free (arena->data);
+  free (arena);
+}
+
+/* A block's content here: its key, and a stamp at both ends. */
+static void
+content_set (struct frame *frame, uint64_t disk, uint64_t block, uint64_t stamp)
+{
+  uint64_t *words = frame->data;
+
+  words[0] = words[511] = stamp;
+  words[1] = disk;
+  words[2] = block;
+}
+
+static uint64_t
+content_check (const struct frame *frame, uint64_t disk, uint64_t block)
+{
+  const uint64_t *words = frame->data;
+
+  CHECK (words[0] == words[511] && words[1] == disk && words[2] == block);
+  return words[0];
+}
+
+/* --- the model --- */
+
+#define MODEL_FRAMES 96
+#define MODEL_DISKS 2
+#define MODEL_BLOCKS 700
+#define PICKS_MAX 12
+
+struct model_block {
+  uint64_t stored;             /* stamp in its place; 0: a hole */
+  uint64_t dirty;              /* stamp of the dirty frame; 0: none */
+  uint64_t version, since;
+  uint32_t epoch;
+  bool token, unmapped, copy, logged;
+  struct frame *filling;       /* referenced */
+};
+
+struct pick {                  /* a frame in write-back or commit */
+  struct frame *frame;
+  unsigned disk;
+  uint64_t block, version, successor;
+};
+
+static struct {
+  struct arena *arena;
+  struct cache *cache;
+  struct cache_disk disks[MODEL_DISKS];
+  struct model_block blocks[MODEL_DISKS][MODEL_BLOCKS];
+  struct pick writeback[PICKS_MAX], commit[PICKS_MAX];
+  unsigned writeback_count, commit_count;
+  uint64_t stamp, version;
+  uint32_t epoch;
+  uint64_t reserved;           /* tokens out there */
+  struct list wake;
+} model;
+
+static struct frame *
+model_allocate (void)
+{
+  struct frame *frame = cache_allocate (model.cache);
+
+  assert_non_null (frame);
+  return frame;
+}
+
+static uint64_t
+model_content (const struct model_block *b)
+{
+  return b->dirty != 0 ? b->dirty : b->stored;
+}
+
+static void
+model_end_fill (unsigned d, uint64_t block)
+{
+  struct model_block *b = &model.blocks[d][block];
+
+  if (b->filling == NULL)
+    return;
+  cache_fill_end (model.cache, b->filling, random_below (4) != 0, &model.wake);
+  cache_put (model.cache, b->filling);
+  b->filling = NULL;
+}
+
+static void
+model_read (unsigned d, uint64_t block)
+{
+  struct model_block *b = &model.blocks[d][block];
+  struct frame *frame = cache_get (model.cache, model.disks[d].id, block), *fresh;
+  enum cache_found found;
+
+  if (frame != NULL) {
+    assert_true (content_check (frame, model.disks[d].id, block) == model_content (b));
+    cache_put (model.cache, frame);
+    return;
+  }
+  assert_true (b->dirty == 0);
+  fresh = model_allocate ();
+  found = cache_fill_begin (model.cache, &model.disks[d], block, fresh, &frame);
+  if (found == CACHE_BUSY) {
+    struct waiter waiter;
+
+    assert_ptr_equal (frame, b->filling);
+    if (random_below (2) == 0) {
+      assert_true (cache_wait_fill (model.cache, frame, &waiter));
+      content_set (frame, model.disks[d].id, block, b->stored);
+      cache_fill_end (model.cache, frame, true, &model.wake);
+      assert_ptr_equal (list_take (&model.wake), &waiter.link);
+      cache_put (model.cache, frame);
+      b->filling = NULL;
+    }
+    cache_put (model.cache, frame);
+    cache_put (model.cache, fresh);
+    return;
+  }
+  assert_int_equal (found, CACHE_YOURS);
+  if (b->filling != NULL) {
+    /* A write replaced it; that frame was cleaned and evicted since. */
+    assert_false (cache_is_current (b->filling));
+    model_end_fill (d, block);
+  }
+  content_set (frame, model.disks[d].id, block, b->stored);
+  if (random_below (8) == 0)
+    b->filling = frame;
+  else {
+    cache_fill_end (model.cache, frame, random_below (8) != 0, &model.wake);
+    cache_put (model.cache, frame);
+  }
+}
+
+static void
+picks_replaced (struct pick *picks, unsigned count, unsigned d, uint64_t block,
+                uint64_t old_version, uint64_t version)
+{
+  for (unsigned i = 0; i < count; i++)
+    if (picks[i].disk == d && picks[i].block == block && picks[i].version == old_version)
+      picks[i].successor = version;
+}
+
+static void
+model_write (unsigned d, uint64_t block)
+{
+  struct model_block *b = &model.blocks[d][block];
+  bool needs_token = b->dirty == 0 && b->stored == 0, taken = !needs_token;
+  bool offers_token = needs_token || random_below (4) == 0;
+  struct frame *expected = NULL, *fresh;
+  struct cache_ticket ticket;
+  struct waiter waiter;
+
+  if (!cache_charge_dirty (model.cache, 1, &waiter, &ticket)) {
+    assert_true (cache_dirty_wanted (model.cache));
+    assert_true (cache_charge_cancel (model.cache, &ticket, &model.wake));
+    return;
+  }
+  fresh = model_allocate ();
+  if (random_below (3) == 0) {
+    expected = cache_peek (model.cache, model.disks[d].id, block);
+    if (expected == NULL && b->filling == NULL)
+      expected = CACHE_NONE;
+  }
+  if (random_below (16) == 0)
+    assert_false (cache_publish (model.cache, &model.disks[d], block, fresh, fresh, false, NULL,
+                                 &model.wake));
+  content_set (fresh, model.disks[d].id, block, ++model.stamp);
+  if (!needs_token && b->dirty == 0)
+    offers_token = false;
+  assert_true (cache_publish (model.cache, &model.disks[d], block, fresh, expected, offers_token,
+                              &taken, &model.wake));
+  assert_int_equal (taken, needs_token);
+  model.version++;
+  assert_true (fresh->version == model.version && cache_version (model.cache) == model.version);
+  if (b->dirty != 0) {
+    picks_replaced (model.writeback, model.writeback_count, d, block, b->version, model.version);
+    picks_replaced (model.commit, model.commit_count, d, block, b->version, model.version);
+  }
+  if (needs_token) {
+    b->token = b->unmapped = true;
+    model.reserved++;
+  }
+  if (b->dirty == 0 || b->logged)
+    b->since = model.version;
+  b->logged = false;
+  b->dirty = model.stamp;
+  b->version = model.version;
+  if (expected != NULL && expected != CACHE_NONE)
+    cache_put (model.cache, expected);
+  cache_put (model.cache, fresh);
+}
+
+static void
+model_block_clear (struct model_block *b)
+{
+  uint64_t stored = b->stored;
+  struct frame *filling = b->filling;
+
+  memset (b, 0, sizeof *b);
+  b->stored = stored;
+  b->filling = filling;
+}
+
+static void
+model_drop (unsigned d, uint64_t first, uint64_t last)
+{
+  struct cache_dropped dropped = { 0 };
+  uint64_t tokens = 0, copies = 0;
+  uint64_t end = MIN (last, MODEL_BLOCKS - 1);
+
+  for (uint64_t at = first; at <= end; at++) {
+    struct model_block *b = &model.blocks[d][at];
+
+    model_end_fill (d, at);
+    tokens += b->token;
+    copies += b->copy;
+    b->stored = 0;
+    model_block_clear (b);
+  }
+  assert_int_equal (cache_has_copies (model.cache, &model.disks[d], first, last), copies > 0);
+  cache_drop (model.cache, &model.disks[d], first, last, &dropped, &model.wake);
+  assert_true (dropped.tokens == tokens && dropped.copies == copies);
+  model.reserved -= tokens;
+  for (uint64_t at = first; at <= end; at++)
+    assert_null (cache_get (model.cache, model.disks[d].id, at));
+}
+
+static bool
+is_picked (const struct pick *picks, unsigned count, unsigned d, uint64_t block,
+           uint64_t version)
+{
+  for (unsigned i = 0; i < count; i++)
+    if (picks[i].disk == d && picks[i].block == block && picks[i].version == version)
+      return true;
+  return false;
+}
+
+/* The block that collect should name next: the oldest above AFTER. */
+static struct model_block *
+model_oldest (unsigned d, uint64_t after, uint64_t version, bool fresh_only, uint64_t *block)
+{
+  struct model_block *best = NULL;
+
+  for (uint64_t at = 0; at < MODEL_BLOCKS; at++) {
+    struct model_block *b = &model.blocks[d][at];
+    bool picked = fresh_only
+      ? is_picked (model.commit, model.commit_count, d, at, b->version)
+      : is_picked (model.writeback, model.writeback_count, d, at, b->version);
+
+    if (b->dirty == 0 || b->since > version || b->since <= after || picked
+        || (fresh_only && b->logged))
+      continue;
+    if (best == NULL || b->since < best->since) {
+      best = b;
+      *block = at;
+    }
+  }
+  return best;
+}
+
+static void
+model_collect (unsigned d, bool fresh_only)
+{
+  struct pick *picks = fresh_only ? model.commit : model.writeback;
+  unsigned *pick_count = fresh_only ? &model.commit_count : &model.writeback_count;
+  struct frame *frames[PICKS_MAX];
+  uint32_t max = (uint32_t) random_below (PICKS_MAX + 1 - *pick_count), count;
+  uint64_t version = model.version - random_below (MIN (model.version, 30) + 1), after = 0, at;
+
+  if (fresh_only)
+    count = cache_collect_fresh (model.cache, &model.disks[d], version, ++model.epoch, frames,
+                                 max);
+  else
+    count = cache_collect (model.cache, &model.disks[d], COLLECT_OLDEST, version, 0, frames, max);
+  for (uint32_t i = 0; i < max; i++) {
+    struct model_block *b = model_oldest (d, after, version, fresh_only, &at);
+
+    if (b == NULL) {
+      assert_int_equal (i, count);
+      return;
+    }
+    assert_true (i < count && frame_block (frames[i]) == at);
+    after = b->since;
+    if (fresh_only) {
+      b->copy = true;
+      b->epoch = model.epoch;
+    }
+    picks[(*pick_count)++] = (struct pick) { frames[i], d, at, b->version, 0 };
+  }
+  assert_int_equal (count, max);
+}
+
+static void
+model_collect_copies (unsigned d)
+{
+  struct frame *frames[PICKS_MAX];
+  uint32_t max = PICKS_MAX - model.writeback_count, count, expected = 0;
+  uint32_t epoch = model.epoch - (uint32_t) random_below (MIN (model.epoch, 10) + 1);
+
+  for (uint64_t at = 0; at < MODEL_BLOCKS; at++) {
+    struct model_block *b = &model.blocks[d][at];
+
+    expected += b->copy && b->epoch <= epoch
+                && !is_picked (model.writeback, model.writeback_count, d, at, b->version);
+  }
+  count = cache_collect (model.cache, &model.disks[d], COLLECT_COPIES, 0, epoch, frames, max);
+  assert_int_equal (count, MIN (max, expected));
+  for (uint32_t i = 0; i < count; i++) {
+    struct model_block *b = &model.blocks[d][frame_block (frames[i])];
+
+    assert_true (b->copy && b->epoch <= epoch && cache_has_copy (frames[i]));
+    model.writeback[model.writeback_count++]
+      = (struct pick) { frames[i], d, frame_block (frames[i]), b->version, 0 };
+  }
+}
+
+static void
+model_advance (struct model_block *b, const struct pick *pick)
+{
+  if (b->dirty != 0 && !b->logged && b->since <= pick->version)
+    b->since = pick->successor;
+}
+
+static void
+model_settle (void)
+{
+  struct pick pick;
+  struct model_block *b;
+  bool is_current, has_token, ok = random_below (4) != 0;
+
+  if (model.writeback_count == 0)
+    return;
+  pick = model.writeback[random_below (model.writeback_count)];
+  for (unsigned i = 0; i < model.writeback_count; i++)
+    if (model.writeback[i].frame == pick.frame)
+      model.writeback[i] = model.writeback[--model.writeback_count];
+  b = &model.blocks[pick.disk][pick.block];
+  is_current = b->dirty != 0 && b->version == pick.version;
+  assert_int_equal (cache_is_current (pick.frame), is_current);
+  /* An orphan that was dropped is not written; one that was replaced may have been. */
+  if (!is_current && (pick.successor == 0 || b->dirty == 0 || b->since > pick.version))
+    ok = false;
+  has_token = cache_take_token (model.cache, pick.frame);
+  assert_int_equal (has_token, is_current && b->token);
+  if (has_token && !ok)
+    assert_true (cache_give_token (model.cache, &model.disks[pick.disk], pick.block));
+  else if (has_token) {
+    b->token = false;
+    model.reserved--;
+  }
+  assert_false (cache_settle (model.cache, pick.frame, ok, &model.wake));
+  if (ok && (is_current || !b->token))
+    b->stored = content_check (pick.frame, model.disks[pick.disk].id, pick.block);
+  if (ok && is_current) {
+    model_block_clear (b);
+  } else if (ok) {
+    model_advance (b, &pick);
+    if (!b->token)
+      b->unmapped = false;
+  }
+  cache_put (model.cache, pick.frame);
+}
+
+static void
+model_committed (void)
+{
+  struct pick pick;
+  struct model_block *b;
+  bool ok = random_below (4) != 0;
+
+  if (model.commit_count == 0)
+    return;
+  pick = model.commit[--model.commit_count];
+  b = &model.blocks[pick.disk][pick.block];
+  cache_committed (model.cache, pick.frame, ok);
+  if (ok && b->dirty != 0 && b->version == pick.version)
+    b->logged = true;
+  else if (ok && pick.successor != 0)
+    model_advance (b, &pick);
+  cache_put (model.cache, pick.frame);
+}
+
+static void
+model_collect_block (unsigned d, uint64_t block)
+{
+  struct model_block *b = &model.blocks[d][block];
+  struct frame *frame;
+  bool expected = b->dirty != 0 && !b->logged
+                  && !is_picked (model.commit, model.commit_count, d, block, b->version);
+
+  if (model.commit_count == PICKS_MAX)
+    return;
+  assert_int_equal (cache_collect_block (model.cache, &model.disks[d], block, ++model.epoch,
+                                         &frame), expected);
+  if (expected) {
+    b->copy = true;
+    b->epoch = model.epoch;
+    model.commit[model.commit_count++] = (struct pick) { frame, d, block, b->version, 0 };
+  }
+}
+
+static void
+model_find_unmapped (unsigned d, uint64_t block, uint64_t length)
+{
+  uint64_t first = block, end, run_block, run_length;
+  uint64_t stop = MIN (block + length, MODEL_BLOCKS);
+
+  while (first < stop && !model.blocks[d][first].unmapped)
+    first++;
+  for (end = first; end < stop && model.blocks[d][end].unmapped;)
+    end++;
+  assert_int_equal (cache_find_unmapped (model.cache, &model.disks[d], block, length, &run_block,
+                                         &run_length), end > first);
+  if (end > first)
+    assert_true (run_block == first && run_length == end - first);
+}
+
+static void
+model_step (void)
+{
+  unsigned d = (unsigned) random_below (MODEL_DISKS);
+  /* Most of the work in few blocks, so that they meet. */
+  uint64_t block = random_below (random_below (2) == 0 ? 20 : MODEL_BLOCKS);
+  uint64_t length = 1 + random_below (random_below (2) == 0 ? 8 : MODEL_BLOCKS);
+
+  switch (random_below (20)) {
+  case 0 ... 4: model_read (d, block); break;
+  case 5 ... 9: model_write (d, block); break;
+  case 10: model_end_fill (d, block); break;
+  case 11:
+    if (random_below (4) == 0)
+      model_drop (d, block, random_below (8) == 0 ? UINT64_MAX >> 12 : block + length - 1);
+    break;
+  case 12: model_collect (d, false); break;
+  case 13: model_collect (d, true); break;
+  case 14: model_collect_copies (d); break;
+  case 15: case 16: model_settle (); break;
+  case 17: model_committed (); break;
+  case 18: model_collect_block (d, block); break;
+  case 19:
+    model_find_unmapped (d, block, random_below (8) == 0 ? UINT64_MAX >> 13 : length);
+    break;
+  }
+}
+
+static void
+model_run (void)
+{
+  memset (&model, 0, sizeof model);
+  model.arena = arena_make (MODEL_FRAMES);
+  model.cache = cache_create (model.arena);
+  list_init (&model.wake);
+  for (unsigned d = 0; d < MODEL_DISKS; d++)
+    cache_disk_init (&model.disks[d], d + 1);
+  for (unsigned step = 0; step < 60000; step++) {
+    unsigned fills = 0;
+
+    model_step ();
+    assert_true (list_is_empty (&model.wake));
+    for (unsigned d = 0; d < MODEL_DISKS; d++)
+      for (uint64_t at = 0; at < MODEL_BLOCKS && step % 64 == 0; at++)
+        if (model.blocks[d][at].filling != NULL && ++fills > 8)
+          model_end_fill (d, at);
+    if (step % 256 == 0)
+      cache_verify (model.cache);
+  }
+  while (model.writeback_count > 0)
+    model_settle ();
+  while (model.commit_count > 0)
+    model_committed ();
+  for (unsigned d = 0; d < MODEL_DISKS; d++) {
+    model_drop (d, 0, UINT64_MAX >> 12);
+    cache_disk_destroy (&model.disks[d]);
+  }
+  assert_true (model.reserved == 0 && cache_dirty_count (model.cache) == 0);
+  cache_verify (model.cache);
+  cache_destroy (model.cache);
+  arena_free (model.arena);
+}
+
+static void
+test_model (void **state)
+{
+  (void) state;
+  for_each_seed (model_run);
+}
+
+/* --- admission, adoption --- */
+
+static void
+test_admission_order (void **state)
+{
+  struct arena *arena = arena_make (64);
+  struct cache *cache = cache_create (arena);
+  struct cache_ticket tickets[3];
+  struct waiter waiters[3];
+  struct list wake = LIST_INIT (wake);
+
+  (void) state;
+  assert_true (cache_charge (cache, 30, NULL, NULL));
+  assert_false (cache_charge (cache, 10, &waiters[0], &tickets[0]));
+  assert_false (cache_charge (cache, 1, &waiters[1], &tickets[1]));
+  assert_false (cache_charge (cache, 1, &waiters[2], &tickets[2]));
+  assert_false (cache_try_charge (cache, 1));
+  cache_uncharge (cache, 1, &wake);
+  assert_true (list_is_empty (&wake));
+  assert_true (cache_charge_cancel (cache, &tickets[0], &wake));
+  assert_ptr_equal (list_take (&wake), &waiters[1].link);
+  assert_ptr_equal (list_take (&wake), &waiters[2].link);
+  assert_false (cache_charge_cancel (cache, &tickets[1], &wake));
+  assert_true (cache_try_charge (cache, 1));
+  assert_false (cache_try_charge (cache, 1));
+  cache_uncharge (cache, 32, &wake);
+  cache_destroy (cache);
+  arena_free (arena);
+}
+
+/* Leaves a cache as a killed process would, with two headers for block 7, and takes it over. */
+static void
+test_adopt (void **state)
+{
+  struct arena *arena = arena_make (64);
+  struct cache *cache = cache_create (arena);
+  struct cache_disk disk;
+  struct cache_dropped dropped = { 0 };
+  struct list wake = LIST_INIT (wake);
+  struct frame *frame;
+
+  (void) state;
+  cache_disk_init (&disk, 5);
+  cache_adopt (cache, &disk, 7, 3, 100);
+  cache_adopt (cache, &disk, 8, 9, 101);
+  content_set (&cache->frames[60], 5, 7, 42);
+  cache_adopt (cache, &disk, 7, 60, 250);
+  cache_verify (cache);
+  assert_true (arena->frames[3].disk == 0 && arena->frames[60].disk == 5);
+  assert_true (cache_version (cache) == 250 && cache_dirty_count (cache) == 2);
+  frame = cache_get (cache, 5, 7);
+  assert_true (frame == &cache->frames[60] && content_check (frame, 5, 7) == 42);
+  cache_put (cache, frame);
+  assert_true (cache_mark_copy (cache, &disk, 8, 1));
+  assert_false (cache_mark_copy (cache, &disk, 9, 1));
+  cache_mark_token (cache, &disk, 7);
+  cache_verify (cache);
+  cache_drop (cache, &disk, 0, 100, &dropped, &wake);
+  assert_true (dropped.frames == 2 && dropped.tokens == 1 && dropped.copies == 1);
+  cache_disk_destroy (&disk);
+  cache_destroy (cache);
+  arena_free (arena);
+}
+
+/* --- replacement --- */
+
+/* True: it was there. */
+static bool
+scan_read (struct cache *cache, struct cache_disk *disk, uint64_t block)
+{
+  struct list wake = LIST_INIT (wake);
+  struct frame *frame = cache_get (cache, disk->id, block), *fresh;
+  bool hit = frame != NULL;
+
+  if (!hit) {
+    fresh = cache_allocate (cache);
+    assert_int_equal (cache_fill_begin (cache, disk, block, fresh, &frame), CACHE_YOURS);
+    content_set (frame, disk->id, block, 1);
+    cache_fill_end (cache, frame, true, &wake);
+  }
+  cache_put (cache, frame);
+  return hit;
+}
+
+static void
+test_scan (void **state)
+{
+  enum { FRAMES = 4096, HOT = 1500 };
+  struct arena *arena = arena_make (FRAMES);
+  struct cache *cache = cache_create (arena);
+  struct cache_disk disk;
+  struct cache_dropped dropped = { 0 };
+  struct list wake = LIST_INIT (wake);
+  struct timespec before, after;
+  unsigned hits = 0;
+
+  (void) state;
+  cache_disk_init (&disk, 1);
+  for (unsigned round = 0; round < 4; round++)
+    for (uint64_t i = 0; i < HOT; i++)
+      scan_read (cache, &disk, i * 37);
+  for (uint64_t block = 1000000; block < 1000000 + 20 * FRAMES; block++) {
+    scan_read (cache, &disk, block);
+    if (block % 4 == 0)
+      scan_read (cache, &disk, block);
+  }
+  for (uint64_t i = 0; i < HOT; i++)
+    hits += scan_read (cache, &disk, i * 37);
+  print_message ("%u of %u hot blocks survived a scan of 20 times the cache\n", hits, HOT);
+  assert_true (hits >= HOT * 95 / 100);
+  cache_verify (cache);
+
+  clock_gettime (CLOCK_MONOTONIC, &before);
+  for (unsigned i = 0; i < 10000; i++)
+    cache_drop (cache, &disk, 1 << 22, (1 << 22) + 8191, &dropped, &wake);
+  clock_gettime (CLOCK_MONOTONIC, &after);
+  print_message ("dropping 32 MiB of nothing: %lld ns\n",
+                 (long long) ((after.tv_sec - before.tv_sec) * 1000000000LL + after.tv_nsec
+                              - before.tv_nsec) / 10000);
+  assert_true (dropped.frames == 0);
+  cache_drop (cache, &disk, 0, UINT64_MAX >> 12, &dropped, &wake);
+  assert_true (dropped.frames > FRAMES * 9 / 10);
+  cache_disk_destroy (&disk);
+  cache_destroy (cache);
+  arena_free (arena);
+}
+
+/* --- threads --- */
+
+/* Every second seed: so many frames that threads keep stripes of free ones. */
+#define STRESS_FRAMES(seed) ((seed) % 2 != 0 ? 512 : 4096)
+#define STRESS_BLOCKS 5000
+#define STRESS_WORKERS 4
+#define STRESS_STEPS 10000
+
+struct stress_waiter {
+  struct waiter waiter;
+  _Atomic bool is_woken;
+};
+
+static struct {
+  struct cache *cache;
+  uint64_t blocks;
+  struct cache_disk disk;
+  pthread_rwlock_t range;
+  _Atomic uint64_t stored[STRESS_BLOCKS];  /* stamp in its place; 0: hole */
+  _Atomic uint64_t floor[STRESS_BLOCKS];   /* stamps that are not above were dropped */
+  _Atomic uint64_t stamp;
+  _Atomic unsigned workers;
+  pthread_mutex_t mutex;
+  struct { uint64_t version, stamp; } last[STRESS_BLOCKS];  /* under mutex */
+} stress;
+
+static void
+stress_wake (struct list *wake)
+{
+  struct list *link;
+
+  while ((link = list_take (wake)) != NULL)
+    atomic_store (&container_of (link, struct stress_waiter, waiter.link)->is_woken, true);
+}
+
+static void
+stress_await (struct stress_waiter *waiter)
+{
+  while (!atomic_load (&waiter->is_woken))
+    sched_yield ();
+}
+
+static void
+stress_charge (bool (*charge) (struct cache *, uint32_t, struct waiter *, struct cache_ticket *))
+{
+  struct stress_waiter waiter = { .is_woken = false };
+  struct cache_ticket ticket;
+
+  if (!charge (stress.cache, 1, &waiter.waiter, &ticket))
+    stress_await (&waiter);
+}
+
+static void
+stress_check (const struct frame *frame, uint64_t block, uint64_t floor)
+{
+  uint64_t stamp = content_check (frame, 1, block);
+
+  CHECK (stamp == 0 || stamp > floor);
+}
+
+static void
+stress_read (uint64_t block)
+{
+  struct list wake = LIST_INIT (wake);
+  uint64_t floor = atomic_load (&stress.floor[block]);
+  struct frame *frame = cache_get (stress.cache, 1, block), *fresh;
+  struct stress_waiter waiter = { .is_woken = false };
+
+  if (frame == NULL) {
+    fresh = cache_allocate (stress.cache);
+    CHECK (fresh != NULL);
+    pthread_rwlock_rdlock (&stress.range);
+    floor = atomic_load (&stress.floor[block]);
+    switch (cache_fill_begin (stress.cache, &stress.disk, block, fresh, &frame)) {
+    case CACHE_YOURS:
+      content_set (frame, 1, block, atomic_load (&stress.stored[block]));
+      cache_fill_end (stress.cache, frame, true, &wake);
+      stress_wake (&wake);
+      break;
+    case CACHE_BUSY:
+      cache_put (stress.cache, fresh);
+      if (cache_wait_fill (stress.cache, frame, &waiter.waiter))
+        stress_await (&waiter);
+      break;
+    case CACHE_FOUND:
+      cache_put (stress.cache, fresh);
+      break;
+    }
+    stress_check (frame, block, floor);
+    pthread_rwlock_unlock (&stress.range);
+  } else
+    stress_check (frame, block, floor);
+  cache_put (stress.cache, frame);
+}
+
+static void
+stress_write (uint64_t block)
+{
+  struct list wake = LIST_INIT (wake);
+  struct frame *fresh;
+  uint64_t stamp;
+
+  stress_charge (cache_charge_dirty);
+  fresh = cache_allocate (stress.cache);
+  CHECK (fresh != NULL);
+  pthread_rwlock_rdlock (&stress.range);
+  stamp = atomic_fetch_add (&stress.stamp, 1) + 1;
+  content_set (fresh, 1, block, stamp);
+  CHECK (cache_publish (stress.cache, &stress.disk, block, fresh, NULL, false, NULL, &wake));
+  mutex_lock (&stress.mutex);
+  if (stress.last[block].version < fresh->version) {
+    stress.last[block].version = fresh->version;
+    stress.last[block].stamp = stamp;
+  }
+  mutex_unlock (&stress.mutex);
+  pthread_rwlock_unlock (&stress.range);
+  cache_put (stress.cache, fresh);
+  stress_wake (&wake);
+}
+
+static void
+stress_drop (uint64_t first, uint64_t last)
+{
+  struct list wake = LIST_INIT (wake);
+  struct cache_dropped dropped = { 0 };
+  uint64_t stamp;
+
+  pthread_rwlock_wrlock (&stress.range);
+  stamp = atomic_load (&stress.stamp);
+  cache_drop (stress.cache, &stress.disk, first, last, &dropped, &wake);
+  for (uint64_t at = first; at <= MIN (last, stress.blocks - 1); at++) {
+    atomic_store (&stress.stored[at], 0);
+    atomic_store (&stress.floor[at], stamp);
+    stress.last[at].stamp = 0;
+    stress.last[at].version = cache_version (stress.cache);
+  }
+  pthread_rwlock_unlock (&stress.range);
+  stress_wake (&wake);
+}
+
+static void *
+stress_worker (void *arg)
+{
+  uint64_t state = (uintptr_t) arg;
+  struct list wake = LIST_INIT (wake);
+
+  for (unsigned step = 0; step < STRESS_STEPS; step++) {
+    uint64_t r = random_step (&state);
+    uint64_t block = (r >> 8) % ((r & 64) != 0 ? 10 : stress.blocks);
+
+    stress_charge (cache_charge);
+    if (r % 256 == 0)
+      stress_drop (block, (r >> 40) % 8 == 0 ? UINT64_MAX >> 12 : block + (r >> 40) % 64);
+    else if (r % 4 == 0)
+      stress_write (block);
+    else
+      stress_read (block);
+    cache_uncharge (stress.cache, 1, &wake);
+    stress_wake (&wake);
+  }
+  atomic_fetch_sub (&stress.workers, 1);
+  return NULL;
+}
+
+static void *
+stress_keeper (void *arg)
+{
+  struct frame *frames[16];
+  struct list wake = LIST_INIT (wake);
+
+  (void) arg;
+  while (atomic_load (&stress.workers) != 0) {
+    uint32_t count = cache_collect (stress.cache, &stress.disk, COLLECT_OLDEST, UINT64_MAX, 0,
+                                    frames, 16);
+
+    if (count == 0)
+      sched_yield ();
+    pthread_rwlock_rdlock (&stress.range);
+    for (uint32_t i = 0; i < count; i++) {
+      bool is_current = cache_is_current (frames[i]);
+      uint64_t block = frame_block (frames[i]);
+
+      if (is_current)
+        atomic_store (&stress.stored[block], content_check (frames[i], 1, block));
+      cache_settle (stress.cache, frames[i], is_current, &wake);
+      cache_put (stress.cache, frames[i]);
+    }
+    pthread_rwlock_unlock (&stress.range);
+    stress_wake (&wake);
+  }
+  return NULL;
+}
+
+static void *
+stress_committer (void *arg)
+{
+  struct frame *frames[16];
+  uint32_t epoch = 0;
+
+  (void) arg;
+  while (atomic_load (&stress.workers) != 0) {
+    uint32_t count = cache_collect_fresh (stress.cache, &stress.disk,
+                                          cache_version (stress.cache), ++epoch, frames, 16);
+
+    sched_yield ();
+    for (uint32_t i = 0; i < count; i++) {
+      cache_committed (stress.cache, frames[i], epoch % 8 != 0);
+      cache_put (stress.cache, frames[i]);
+    }
+  }
+  return NULL;
+}
+
+static void
+stress_run (void)
+{
+  uint64_t seed = random_state;
+  struct arena *arena = arena_make (STRESS_FRAMES (seed));
+  pthread_t threads[STRESS_WORKERS + 2];
+
+  memset (&stress, 0, sizeof stress);
+  stress.cache = cache_create (arena);
+  stress.blocks = arena->frame_count * 6 / 5;
+  cache_disk_init (&stress.disk, 1);
+  pthread_rwlock_init (&stress.range, NULL);
+  pthread_mutex_init (&stress.mutex, NULL);
+  atomic_store (&stress.workers, STRESS_WORKERS);
+  for (uintptr_t i = 0; i < STRESS_WORKERS; i++)
+    pthread_create (&threads[i], NULL, stress_worker, (void *) (seed * 16 + i));
+  pthread_create (&threads[STRESS_WORKERS], NULL, stress_keeper, NULL);
+  pthread_create (&threads[STRESS_WORKERS + 1], NULL, stress_committer, NULL);
+  for (unsigned i = 0; i < STRESS_WORKERS + 2; i++)
+    pthread_join (threads[i], NULL);
+
+  cache_verify (stress.cache);
+  for (uint64_t block = 0; block < stress.blocks; block++) {
+    struct frame *frame = cache_peek (stress.cache, 1, block);
+    uint64_t stamp = frame != NULL ? content_check (frame, 1, block)
+                                   : atomic_load (&stress.stored[block]);
+
+    assert_true (stamp == stress.last[block].stamp);
+    if (frame != NULL)
+      cache_put (stress.cache, frame);
+  }
+  stress_drop (0, stress.blocks - 1);
+  cache_verify (stress.cache);
+  cache_disk_destroy (&stress.disk);
+  cache_destroy (stress.cache);
+  pthread_rwlock_destroy (&stress.range);
+  arena_free (arena);
+}
+
+static void
+test_threads (void **state)
+{
+  (void) state;
+  for_each_seed (stress_run);
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_model),
+    cmocka_unit_test (test_admission_order),
+    cmocka_unit_test (test_adopt),
+    cmocka_unit_test (test_scan),
+    cmocka_unit_test (test_threads),
+  };
+
+  return cmocka_run_group_tests_name ("cache", tests, NULL, NULL);
+}
