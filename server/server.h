@@ -303,6 +303,7 @@ struct listener {
   struct server *server;
   int fd;
   ev_io watcher;
+  ev_timer retry;                  /* active while no more descriptors are to be had */
   char *uri;                       /* as clients write it */
   char *unix_path;                 /* to be unlinked at the end; NULL: not ours */
   dev_t device;                    /* of unix_path, so that only our own is unlinked */
@@ -328,6 +329,7 @@ struct server {
   pid_t child;                     /* --run; 0: none (any more) */
   int exit_status;
   bool is_read_only;
+  bool has_control, has_pidfile;   /* to be undone at the end */
   _Atomic bool is_stopping;
   _Atomic unsigned connection_count, handshake_count;
   ev_signal on_terminate, on_interrupt, on_child;

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* options.c - the command line of `lacuna serve`.
+ *
+ * Only what is wrong with an option by itself is judged here; a message and exit status 2 then.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "server.h"
+
+#define THREADS_DEFAULT_MAX 16     /* beyond it another worker helps few */
+#define THREADS_MAX 256
+
+static const char usage[] =
+  "usage: lacuna serve STORE [options]\n"
+  "  -U, --unix PATH       listen on a Unix socket\n"
+  "  -i, --ipaddr ADDR     listen on this address (default 127.0.0.1)\n"
+  "  -p, --port N          on this port (default 10809; 0: any free one)\n"
+  "      --vsock           listen on vsock, for virtual machines on this host\n"
+  "  -s, --single          serve one client on stdin and stdout\n"
+  "  -e, --export DISK     the disk of clients that name none (default: the only disk)\n"
+  "  -r, --readonly        change nothing\n"
+  "  -P, --pidfile FILE    write the process id to FILE when ready\n"
+  "  -t, --threads N       threads (default: one per CPU)\n"
+  "      --cache SIZE      memory for the cache (default 256M)\n"
+  "      --arena PATH|off  where that memory lies (default: a file in /dev/shm)\n"
+  "      --run CMD         run CMD with $uri and $unixsocket set, exit with its status\n";
+
+enum { OPTION_VSOCK = 256, OPTION_CACHE, OPTION_ARENA, OPTION_RUN, OPTION_HELP };
+
+static const struct option long_options[] = {
+  { "unix", required_argument, NULL, 'U' },
+  { "ipaddr", required_argument, NULL, 'i' },
+  { "port", required_argument, NULL, 'p' },
+  { "vsock", no_argument, NULL, OPTION_VSOCK },
+  { "single", no_argument, NULL, 's' },
+  { "export", required_argument, NULL, 'e' },
+  { "readonly", no_argument, NULL, 'r' },
+  { "pidfile", required_argument, NULL, 'P' },
+  { "threads", required_argument, NULL, 't' },
+  { "cache", required_argument, NULL, OPTION_CACHE },
+  { "arena", required_argument, NULL, OPTION_ARENA },
+  { "run", required_argument, NULL, OPTION_RUN },
+  { "help", no_argument, NULL, OPTION_HELP },
+  { NULL, 0, NULL, 0 },
+};
+
+static unsigned
+default_threads (void)
+{
+  long cpus = sysconf (_SC_NPROCESSORS_ONLN);
+
+  return cpus < 1 ? 1 : (unsigned) MIN (cpus, THREADS_DEFAULT_MAX);
+}
+
+static bool
+parse_threads (const char *text, struct serve_options *options)
+{
+  uint64_t threads;
+
+  if (!text_parse_number (text, 1, THREADS_MAX, &threads)) {
+    log_error ("--threads %s: not a number from 1 to %d", text, THREADS_MAX);
+    return false;
+  }
+  options->threads = (unsigned) threads;
+  return true;
+}
+
+static bool
+parse_port (const char *text, struct serve_options *options)
+{
+  uint64_t port;
+
+  if (!text_parse_number (text, 0, 65535, &port)) {
+    log_error ("--port %s: not a port number from 0 to 65535", text);
+    return false;
+  }
+  options->port = text;
+  return true;
+}
+
+static bool
+parse_cache (const char *text, struct serve_options *options)
+{
+  const char *why;
+
+  if (text_parse_size (text, &options->cache_bytes, &why) != 0) {
+    log_error ("--cache %s: %s", text, why);
+    return false;
+  }
+  if (options->cache_bytes < STORE_CACHE_MIN) {
+    log_error ("--cache %s: at least 64M are needed", text);
+    return false;
+  }
+  return true;
+}
+
+/* One option; false after a message. */
+static bool
+parse_one (int option, struct serve_options *options)
+{
+  switch (option) {
+  case 'U':
+    options->unix_path = optarg;
+    return true;
+  case 'i':
+    options->address = optarg;
+    return true;
+  case 'p':
+    return parse_port (optarg, options);
+  case OPTION_VSOCK:
+    options->is_vsock = true;
+    return true;
+  case 's':
+    options->is_single = true;
+    return true;
+  case 'e':
+    options->export = optarg;
+    return true;
+  case 'r':
+    options->is_read_only = true;
+    return true;
+  case 'P':
+    options->pidfile = optarg;
+    return true;
+  case 't':
+    return parse_threads (optarg, options);
+  case OPTION_CACHE:
+    return parse_cache (optarg, options);
+  case OPTION_ARENA:
+    options->arena = optarg;
+    return true;
+  case OPTION_RUN:
+    options->run = optarg;
+    return true;
+  default:
+    /* getopt has said what. */
+    return false;
+  }
+}
+
+static bool
+check_together (const struct serve_options *options)
+{
+  if (options->is_single && (options->unix_path || options->address || options->port
+                             || options->is_vsock || options->run)) {
+    log_error ("--single serves stdin and stdout: it cannot be combined with an address or --run");
+    return false;
+  }
+  if (options->unix_path && *options->unix_path == '\0') {
+    log_error ("--unix: the path is empty");
+    return false;
+  }
+  if (options->export && *options->export == '\0') {
+    log_error ("--export: the name is empty");
+    return false;
+  }
+  return true;
+}
+
+int
+options_parse (int argc, char **argv, struct serve_options *options, bool *stop)
+{
+  int option;
+
+  memset (options, 0, sizeof *options);
+  options->threads = default_threads ();
+  *stop = true;
+  optind = 0;                      /* the commands' options may have been parsed before */
+  while ((option = getopt_long (argc, argv, "U:i:p:se:rP:t:", long_options, NULL)) != -1) {
+    if (option == OPTION_HELP) {
+      fputs (usage, stdout);
+      return EXIT_SUCCESS;
+    }
+    if (!parse_one (option, options)) {
+      if (option == '?')
+        fputs (usage, stderr);
+      return 2;
+    }
+  }
+  if (argc - optind != 1) {
+    log_error (argc == optind ? "serve: which store?" : "serve: one store only");
+    fputs (usage, stderr);
+    return 2;
+  }
+  options->store = argv[optind];
+  if (!check_together (options))
+    return 2;
+  *stop = false;
+  return 0;
+}

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* serve.c - `lacuna serve`: from the command line to the exit status.
+ *
+ * The order: addresses (is one in use?), store (recovered if need be), workers, control socket; then
+ * it is ready, and says so on stdout, to the pidfile and to systemd.  The end is the reverse: no
+ * new clients, what is in flight is finished, all is made durable.
+ */
+#define _GNU_SOURCE 1              /* asprintf */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "server.h"
+
+#define LOCK_WAIT_MS 3000          /* a process that was killed may hold the store for a moment */
+
+/* --- systemd: sd_notify(3), without the library --- */
+
+static void
+notify_systemd (const char *message)
+{
+  const char *path = getenv ("NOTIFY_SOCKET");
+  struct sockaddr_un address = { .sun_family = AF_UNIX };
+  int fd;
+
+  if (!path || (*path != '/' && *path != '@') || strlen (path) >= sizeof address.sun_path)
+    return;
+  strcpy (address.sun_path, path);
+  if (*path == '@')
+    address.sun_path[0] = '\0';
+  fd = socket (AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd == -1)
+    return;
+  if (sendto (fd, message, strlen (message), MSG_NOSIGNAL, (struct sockaddr *) &address,
+              (socklen_t) (offsetof (struct sockaddr_un, sun_path) + strlen (path))) == -1)
+    log_warning ("%s: cannot tell systemd: %s", path, strerror (errno));
+  close (fd);
+}
+
+/* --- pidfile --- */
+
+/* Appears whole, or not at all. */
+static int
+pidfile_write (const char *path)
+{
+  char new_path[4096];
+  int fd, error = 0;
+
+  if (snprintf (new_path, sizeof new_path, "%s.XXXXXX", path) >= (int) sizeof new_path) {
+    error = -ENAMETOOLONG;
+  } else if ((fd = mkstemp (new_path)) == -1) {
+    error = -errno;
+  } else {
+    if (dprintf (fd, "%ld\n", (long) getpid ()) < 0 || fchmod (fd, 0644) == -1)
+      error = -errno;
+    if (close (fd) == -1 && error == 0)
+      error = -errno;
+    if (error == 0 && rename (new_path, path) == -1)
+      error = -errno;
+    if (error)
+      unlink (new_path);
+  }
+  if (error)
+    log_error ("%s: the pidfile cannot be written: %s", path, strerror (-error));
+  return error;
+}
+
+/* --- signals, and the command of --run --- */
+
+static void
+on_signal (struct ev_loop *loop, ev_signal *watcher, int events)
+{
+  struct server *server = watcher->data;
+
+  (void) loop;
+  (void) events;
+  if (server->child)
+    kill (server->child, SIGTERM);
+  server_stop (server);
+}
+
+static void
+on_child (struct ev_loop *loop, ev_signal *watcher, int events)
+{
+  struct server *server = watcher->data;
+  int status;
+
+  (void) loop;
+  (void) events;
+  if (!server->child || waitpid (server->child, &status, WNOHANG) != server->child)
+    return;
+  server->child = 0;
+  /* As a shell has it. */
+  server->exit_status = WIFEXITED (status) ? WEXITSTATUS (status) : 128 + WTERMSIG (status);
+  server_stop (server);
+}
+
+static void
+watch_signal (struct server *server, ev_signal *watcher,
+              void (*callback) (struct ev_loop *, ev_signal *, int), int number)
+{
+  ev_signal_init (watcher, callback, number);
+  watcher->data = server;
+  ev_signal_start (server_worker_loop (server, 0), watcher);
+}
+
+/* Blocked before the first thread is made; libev opens them again on the main thread. */
+static void
+block_signals (void)
+{
+  sigset_t set;
+
+  signal (SIGPIPE, SIG_IGN);
+  sigemptyset (&set);
+  sigaddset (&set, SIGTERM);
+  sigaddset (&set, SIGINT);
+  sigaddset (&set, SIGCHLD);
+  pthread_sigmask (SIG_BLOCK, &set, NULL);
+}
+
+/* --run without -U: a socket of our own, where nobody else can come in. */
+static int
+make_temporary_path (struct server *server)
+{
+  char directory[] = "/tmp/lacunaXXXXXX";
+
+  if (!mkdtemp (directory)) {
+    log_error ("/tmp: no directory can be made for the socket of --run: %s", strerror (errno));
+    return -errno;
+  }
+  server->temporary_directory = strdup (directory);
+  if (asprintf (&server->temporary_path, "%s/socket", directory) == -1)
+    server->temporary_path = NULL;
+  return server->temporary_directory && server->temporary_path ? 0 : -ENOMEM;
+}
+
+static int
+run_command (struct server *server)
+{
+  const struct serve_options *options = &server->options;
+  char *const arguments[] = { "sh", "-c", (char *) options->run, NULL };
+  posix_spawnattr_t attributes;
+  sigset_t set;
+  int error;
+
+  setenv ("uri", server->listeners[0].uri, 1);
+  setenv ("unixsocket", options->unix_path ? options->unix_path : server->temporary_path, 1);
+  posix_spawnattr_init (&attributes);
+  sigemptyset (&set);
+  posix_spawnattr_setsigmask (&attributes, &set);
+  sigaddset (&set, SIGPIPE);
+  posix_spawnattr_setsigdefault (&attributes, &set);
+  posix_spawnattr_setflags (&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  error = posix_spawn (&server->child, "/bin/sh", NULL, &attributes, arguments, environ);
+  posix_spawnattr_destroy (&attributes);
+  if (error) {
+    server->child = 0;
+    log_error ("--run: %s", strerror (error));
+  }
+  return -error;
+}
+
+/* --- beginning --- */
+
+static int
+open_store (struct server *server)
+{
+  const struct serve_options *options = &server->options;
+  const struct store_options store_options = {
+    .path = options->store,
+    .arena_path = options->arena,
+    .cache_bytes = options->cache_bytes,
+    .is_read_only = options->is_read_only,
+    .lock_wait_ms = LOCK_WAIT_MS,
+  };
+  char *message = NULL;
+  struct disk *disk;
+  int error = store_open (&store_options, &server->store, &message);
+
+  if (error) {
+    log_error ("%s: %s", options->store, message ? message : strerror (-error));
+    free (message);
+    server->store = NULL;
+    return error;
+  }
+  if (options->export) {
+    disk = disk_open (server->store, options->export);
+    if (!disk) {
+      log_error ("%s: %s: there is no disk of this name", options->store, options->export);
+      return -ENOENT;
+    }
+    disk_close (disk);
+  }
+  return 0;
+}
+
+/* The client is on stdin and stdout.  They move away, so that no message can get between the replies. */
+static int
+take_stdio (struct server *server)
+{
+  int in = fcntl (STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+  int out = fcntl (STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+  int null = open ("/dev/null", O_RDWR | O_CLOEXEC);
+
+  if (in == -1 || out == -1 || null == -1) {
+    log_error ("--single: %s", strerror (errno));
+    return -errno;
+  }
+  dup2 (null, STDIN_FILENO);
+  dup2 (STDERR_FILENO, STDOUT_FILENO);
+  close (null);
+  return workers_take_single (server, in, out) ? 0 : -ENOMEM;
+}
+
+/* Says to all who wait for it that clients can come. */
+static int
+announce (struct server *server)
+{
+  for (unsigned i = 0; i < server->listener_count && !server->options.run; i++)
+    printf ("ready: %s\n", server->listeners[i].uri);
+  fflush (stdout);
+  if (server->options.pidfile) {
+    int error = pidfile_write (server->options.pidfile);
+
+    if (error)
+      return error;
+    server->has_pidfile = true;
+  }
+  notify_systemd ("READY=1");
+  return 0;
+}
+
+static int
+begin (struct server *server)
+{
+  int error = workers_start (server);
+
+  if (error) {
+    log_error ("%s: the server's threads cannot be started: %s", server->options.store,
+               strerror (-error));
+    return error;
+  }
+  watch_signal (server, &server->on_terminate, on_signal, SIGTERM);
+  watch_signal (server, &server->on_interrupt, on_signal, SIGINT);
+  watch_signal (server, &server->on_child, on_child, SIGCHLD);
+  error = control_start (server);
+  if (error)
+    return error;
+  server->has_control = true;
+  listen_start (server);
+  if (server->options.is_single)
+    error = take_stdio (server);
+  if (error == 0)
+    error = announce (server);
+  if (error == 0 && server->options.run)
+    error = run_command (server);
+  return error;
+}
+
+/* --- the end --- */
+
+void
+server_stop (struct server *server)
+{
+  if (atomic_load (&server->is_stopping))
+    return;
+  notify_systemd ("STOPPING=1");
+  listen_close (server);
+  workers_stop (server);
+}
+
+static int
+close_store (struct server *server)
+{
+  char *message = NULL;
+  int error = store_close (server->store, &message);
+
+  if (error)
+    log_error ("%s: %s", server->options.store, message ? message : strerror (-error));
+  free (message);
+  return error;
+}
+
+/* Gives everything back, in whatever state the beginning left it. */
+static void
+end (struct server *server)
+{
+  if (server->has_control)
+    control_stop (server);
+  listen_close (server);
+  workers_free (server);
+  if (server->store && close_store (server) != 0)
+    server->exit_status = EXIT_FAILURE;
+  if (server->has_pidfile)
+    unlink (server->options.pidfile);
+  if (server->temporary_directory)
+    rmdir (server->temporary_directory);
+  free (server->temporary_directory);
+  free (server->temporary_path);
+}
+
+int
+serve_main (int argc, char **argv)
+{
+  struct server *server = calloc (1, sizeof *server);
+  bool stop;
+  int error;
+
+  if (!server) {
+    log_error ("%s", strerror (ENOMEM));
+    return EXIT_FAILURE;
+  }
+  error = options_parse (argc, argv, &server->options, &stop);
+  if (stop) {
+    free (server);
+    return error;
+  }
+  server->is_read_only = server->options.is_read_only;
+  block_signals ();
+  if (server->options.run && !server->options.unix_path)
+    error = make_temporary_path (server);
+  if (error == 0)
+    error = listen_open (server);
+  if (error == 0)
+    error = open_store (server);
+  if (error == 0) {
+    error = begin (server);
+    if (error)
+      server_stop (server);
+    workers_run (server);
+  }
+  if (error)
+    server->exit_status = EXIT_FAILURE;
+  error = server->exit_status;
+  end (server);
+  error = MAX (error, server->exit_status);
+  free (server);
+  return error;
+}
