@@ -1,0 +1,84 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# run-mutants.sh [--list] [NAME...]: breaks the engine in one line at a time, and sees that the explorer or the simulator says so.
+# Without names: all.  Nothing in the source tree is touched.
+set -u
+
+top=${top_srcdir:-$(cd "$(dirname "$0")/../.." && pwd)}
+list=$top/tests/mutants/mutants
+compiler=${CC:-gcc}
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/lacuna-mutants-XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+
+flags="-std=gnu17 -O1 -g -pthread -DLACUNA_SLOW_CHECKS -I$top/common -I$top/tests/sim"
+libraries="-pthread $(pkg-config --libs liburing libxxhash) $(pkg-config --libs liburcu 2>/dev/null)"
+
+trim() { sed 's/^ *//; s/ *$//'; }
+
+# The engine and the judges as they are, once.
+build_base() {
+  local source object
+  mkdir -p "$scratch/base"
+  for source in "$top"/common/{base,device,store}/*.c "$top"/tests/sim/*.c "$top"/tests/explorer/*.c; do
+    case ${source##*/} in test-*) continue ;; esac
+    object=${source#"$top"/}
+    $compiler $flags -c "$source" -o "$scratch/base/${object//\//-}.o" || exit 1
+  done
+}
+
+# link OBJECT-DIRECTORY: both programs.
+link() {
+  local sim=() explorer=() object
+  for object in "$1"/*.o; do
+    case ${object##*/} in
+    tests-sim-sim.c.o | tests-sim-threads.c.o) sim+=("$object") ;;
+    tests-explorer-*) explorer+=("$object") ;;
+    *) sim+=("$object") explorer+=("$object") ;;
+    esac
+  done
+  $compiler -o "$1/sim" "${sim[@]}" $libraries && $compiler -o "$1/explorer" "${explorer[@]}" $libraries
+}
+
+# run_one NAME FILE EDIT DETECTOR: 0 if the mutant was caught.
+run_one() {
+  local name=$1 file=$2 edit=$3 detector=$4 dir=$scratch/$1 status
+  mkdir -p "$dir"
+  ln -s "$scratch"/base/*.o "$dir"
+  sed "$edit" "$top/common/$file" >"$dir/${file##*/}"
+  if cmp -s "$top/common/$file" "$dir/${file##*/}"; then
+    echo "FAIL $name: the edit changes nothing any more"
+    return 1
+  fi
+  rm "$dir/common-${file//\//-}.o"
+  if ! $compiler $flags -w -I"$top/common/${file%/*}" -c "$dir/${file##*/}" -o "$dir/common-${file//\//-}.o" || ! link "$dir"; then
+    echo "FAIL $name: it does not compile"
+    return 1
+  fi
+  (cd "$dir" && timeout 120 ./$detector) >"$dir/output" 2>/dev/null
+  status=$?
+  if [ $status -eq 0 ] || [ $status -eq 124 ]; then
+    echo "FAIL $name: survived ($detector)"
+    return 1
+  fi
+  echo "ok $name: caught by $detector: $(grep -m1 FAIL "$dir/output" | cut -c1-160)"
+  rm -rf "$dir"
+}
+
+if [ "${1-}" = --list ]; then
+  grep -v '^#' "$list" | cut -d'|' -f1 | trim | grep .
+  exit 0
+fi
+build_base
+failed=0
+while read -r line; do
+  case $line in '' | '#'*) continue ;; esac
+  name=$(cut -d'|' -f1 <<<"$line" | trim)
+  file=$(cut -d'|' -f2 <<<"$line" | trim)
+  detector=$(sed 's/.*|//' <<<"$line" | trim)
+  edit=$(sed 's/^[^|]*|[^|]*|//; s/|[^|]*$//' <<<"$line" | trim)
+  if [ $# -gt 0 ]; then
+    case " $* " in *" $name "*) ;; *) continue ;; esac
+  fi
+  run_one "$name" "$file" "$edit" "$detector" || failed=$((failed + 1))
+done <"$list"
+[ $failed -eq 0 ]
