@@ -180,8 +180,8 @@ checker_report_end (struct checker *checker, struct checker_report *report)
       fprintf (report->out, "%" PRIu64 " more\n", report->hidden);
     if (checker->super.version != 0)
       fprintf (report->out,
-               "store %s, %s: %" PRIu64 " disks, %" PRIu64 " extents, %" PRIu64 " blocks in use, %" PRIu64
-               " nodes, %" PRIu64 " records in the journal\n",
+               "store %s, %s: %" PRIu64 " disks, %" PRIu64 " extents, %" PRIu64
+               " blocks in use, %" PRIu64 " nodes, %" PRIu64 " records in the journal\n",
                uuid, checker->super.is_clean ? "closed in order" : "not closed in order",
                checker_living (checker), checker->extent_count, checker->owned, checker->node_count,
                checker->record_count);

@@ -86,15 +86,16 @@ copy_read (struct checker *checker, uint64_t place, struct copy *copy)
   }
 }
 
-/* The arena's path goes on behind the first sector; then a torn write can leave an invalid copy. */
+/* The path of the arena, in the old or in the new state, goes on behind the first sector: then a
+ * torn write can leave an invalid copy. */
 static bool
 copy_may_be_torn (const struct copy *copies, unsigned i)
 {
+  bool is_long = copies[i].block[SECTOR - 1] != 0 || copies[i].block[SECTOR] != 0;
+
   for (unsigned c = 0; c < COPIES; ++c)
-    if ((copies[c].state == COPY_VALID || c == i)
-        && !checker_is_zero (copies[c].block + SECTOR, FIELDS_END - SECTOR))
-      return checker_is_zero (copies[i].block + FIELDS_END, CHECKER_BLOCK - FIELDS_END);
-  return false;
+    is_long |= copies[c].state == COPY_VALID && copies[c].block[SECTOR] != 0;
+  return is_long && checker_is_zero (copies[i].block + FIELDS_END, CHECKER_BLOCK - FIELDS_END);
 }
 
 static void

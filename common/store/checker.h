@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* checker.h - judges a store from outside: is all of it as lacuna-format(5) says?
  *
- * Written from that page, and shares no code with the engine, not even the structures of format.h: an
- * error that both make is then an error of the page.  It reads only; the store must not be in
- * use.
+ * Written from that page, and shares no code with the engine, not even the structures of
+ * format.h: an error that both make is then an error of the page.  It reads only; the store must
+ * not be in use.
  *
  * What it reports has a severity.  `damage`: something is lost, or may be; `repairable`: a second
  * copy still has it; `note`: normal after a crash.  The first two are problems.
