@@ -105,6 +105,7 @@ struct pick {                  /* a frame in write-back or commit */
   struct frame *frame;
   unsigned disk;
   uint64_t block, version, successor;
+  bool took_token;
 };
 
 static struct {
@@ -220,6 +221,8 @@ model_write (unsigned d, uint64_t block)
   fresh = model_allocate ();
   if (random_below (3) == 0) {
     expected = cache_peek (model.cache, model.disks[d].id, block);
+    assert_true (expected != NULL || b->dirty == 0);
+    assert_true (expected == NULL || frame_state (expected) != FRAME_FILLING);
     if (expected == NULL && b->filling == NULL)
       expected = CACHE_NONE;
   }
@@ -270,6 +273,11 @@ model_drop (unsigned d, uint64_t first, uint64_t last)
   uint64_t tokens = 0, copies = 0;
   uint64_t end = MIN (last, MODEL_BLOCKS - 1);
 
+  /* Write-back holds the range from taking a token until it has settled. */
+  for (unsigned i = 0; i < model.writeback_count; i++)
+    if (model.writeback[i].took_token && model.writeback[i].disk == d
+        && model.writeback[i].block >= first && model.writeback[i].block <= last)
+      return;
   for (uint64_t at = first; at <= end; at++) {
     struct model_block *b = &model.blocks[d][at];
 
@@ -347,7 +355,7 @@ model_collect (unsigned d, bool fresh_only)
       b->copy = true;
       b->epoch = model.epoch;
     }
-    picks[(*pick_count)++] = (struct pick) { frames[i], d, at, b->version, 0 };
+    picks[(*pick_count)++] = (struct pick) { frames[i], d, at, b->version, 0, false };
   }
   assert_int_equal (count, max);
 }
@@ -372,7 +380,7 @@ model_collect_copies (unsigned d)
 
     assert_true (b->copy && b->epoch <= epoch && cache_has_copy (frames[i]));
     model.writeback[model.writeback_count++]
-      = (struct pick) { frames[i], d, frame_block (frames[i]), b->version, 0 };
+      = (struct pick) { frames[i], d, frame_block (frames[i]), b->version, 0, false };
   }
 }
 
@@ -384,31 +392,50 @@ model_advance (struct model_block *b, const struct pick *pick)
 }
 
 static void
+model_take_token (struct pick *pick)
+{
+  struct model_block *b = &model.blocks[pick->disk][pick->block];
+  bool is_current = b->dirty != 0 && b->version == pick->version;
+
+  assert_int_equal (cache_is_current (pick->frame), is_current);
+  assert_int_equal (cache_take_token (model.cache, pick->frame), is_current && b->token);
+  if (is_current && b->token) {
+    b->token = false;
+    pick->took_token = true;
+  }
+}
+
+static void
 model_settle (void)
 {
   struct pick pick;
   struct model_block *b;
-  bool is_current, has_token, ok = random_below (4) != 0;
+  bool is_current, ok = random_below (4) != 0;
 
   if (model.writeback_count == 0)
     return;
+  model_take_token (&model.writeback[random_below (model.writeback_count)]);
   pick = model.writeback[random_below (model.writeback_count)];
   for (unsigned i = 0; i < model.writeback_count; i++)
     if (model.writeback[i].frame == pick.frame)
       model.writeback[i] = model.writeback[--model.writeback_count];
   b = &model.blocks[pick.disk][pick.block];
   is_current = b->dirty != 0 && b->version == pick.version;
-  assert_int_equal (cache_is_current (pick.frame), is_current);
   /* An orphan that was dropped is not written; one that was replaced may have been. */
   if (!is_current && (pick.successor == 0 || b->dirty == 0 || b->since > pick.version))
     ok = false;
-  has_token = cache_take_token (model.cache, pick.frame);
-  assert_int_equal (has_token, is_current && b->token);
-  if (has_token && !ok)
-    assert_true (cache_give_token (model.cache, &model.disks[pick.disk], pick.block));
-  else if (has_token) {
-    b->token = false;
+  /* One batch at a time: while one holds the block's token, a later one has not begun. */
+  for (unsigned i = 0; i < model.writeback_count; i++)
+    if (model.writeback[i].took_token && model.writeback[i].disk == pick.disk
+        && model.writeback[i].block == pick.block)
+      ok = false;
+  if (ok)
+    model_take_token (&pick);
+  if (pick.took_token && ok)
     model.reserved--;
+  else if (pick.took_token) {
+    assert_true (cache_give_token (model.cache, &model.disks[pick.disk], pick.block));
+    b->token = b->unmapped = true;
   }
   assert_false (cache_settle (model.cache, pick.frame, ok, &model.wake));
   if (ok && (is_current || !b->token))
@@ -457,7 +484,7 @@ model_collect_block (unsigned d, uint64_t block)
   if (expected) {
     b->copy = true;
     b->epoch = model.epoch;
-    model.commit[model.commit_count++] = (struct pick) { frame, d, block, b->version, 0 };
+    model.commit[model.commit_count++] = (struct pick) { frame, d, block, b->version, 0, false };
   }
 }
 
@@ -669,6 +696,46 @@ test_scan (void **state)
   assert_true (dropped.frames == 0);
   cache_drop (cache, &disk, 0, UINT64_MAX >> 12, &dropped, &wake);
   assert_true (dropped.frames > FRAMES * 9 / 10);
+  cache_disk_destroy (&disk);
+  cache_destroy (cache);
+  arena_free (arena);
+}
+
+/* A block that comes back soon after it left the small queue, and one that is written and was in the
+ * main queue, go to the main queue. */
+static void
+test_standing (void **state)
+{
+  struct arena *arena = arena_make (64);
+  struct cache *cache = cache_create (arena);
+  struct cache_disk disk;
+  struct cache_dropped dropped = { 0 };
+  struct list wake = LIST_INIT (wake);
+  struct frame *frame;
+
+  (void) state;
+  cache_disk_init (&disk, 1);
+  for (uint64_t block = 0; block < 80; block++)
+    scan_read (cache, &disk, block);
+  assert_null (cache_peek (cache, 1, 0));
+  scan_read (cache, &disk, 0);
+  frame = cache_get (cache, 1, 0);
+  assert_int_equal (frame->queue, QUEUE_MAIN);
+  cache_put (cache, frame);
+  for (uint64_t block = 79; block <= 80; block++) {
+    frame = cache_allocate (cache);
+    assert_true (cache_charge_dirty (cache, 1, NULL, NULL));
+    assert_true (cache_publish (cache, &disk, block == 80 ? 0 : block, frame, NULL, false, NULL,
+                                &wake));
+    cache_put (cache, frame);
+    assert_int_equal (frame->queue, QUEUE_NONE);
+    assert_int_equal (cache_collect (cache, &disk, COLLECT_OLDEST, UINT64_MAX, 0, &frame, 1), 1);
+    assert_false (cache_settle (cache, frame, true, &wake));
+    assert_int_equal (frame->queue, block == 80 ? QUEUE_MAIN : QUEUE_SMALL);
+    cache_put (cache, frame);
+  }
+  cache_verify (cache);
+  cache_drop (cache, &disk, 0, 100, &dropped, &wake);
   cache_disk_destroy (&disk);
   cache_destroy (cache);
   arena_free (arena);
@@ -941,6 +1008,7 @@ main (void)
     cmocka_unit_test (test_admission_order),
     cmocka_unit_test (test_adopt),
     cmocka_unit_test (test_scan),
+    cmocka_unit_test (test_standing),
     cmocka_unit_test (test_threads),
   };
 
