@@ -1,0 +1,32 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# What nbdinfo says of a server and its disks.
+
+source "${top_srcdir:-.}/tests/functions.sh"
+requires_program nbdinfo jq
+
+make_store first 1G
+"$LACUNA" create "$store" "zweite Platte" 2T
+start_server
+server="nbd+unix://?socket=$sock"
+
+[ "$(nbdinfo --size "$(uri first)")" = $((1 << 30)) ]
+[ "$(nbdinfo --list --json "$server" | jq -c '[.exports[] | [.["export-name"], .["export-size"]]] | sort')" = \
+  "[[\"first\",$((1 << 30))],[\"zweite Platte\",$((2 << 40))]]" ]
+for what in cache connect df fast-zero flush fua multi-conn read trim write zero; do
+  nbdinfo --can $what "$(uri first)" || fail "it cannot $what"
+done
+! nbdinfo --is read-only "$(uri first)"
+! nbdinfo --is rotational "$(uri first)"
+[ "$(nbdinfo --map --totals --json "$(uri first)" | jq -c '[.[] | [.size, .type]]')" = "[[$((1 << 30)),3]]" ]
+nbdinfo --json "$(uri first)" |
+  jq -e '.exports[0] | .contexts == ["base:allocation"] and .block_size_minimum == 1 and .block_size_preferred == 4096
+                       and .block_size_maximum == 33554432'
+! nbdinfo "$(uri missing)" 2>"$tmp/err"
+cat "$tmp/err"
+stop_server
+
+start_server --readonly
+nbdinfo --is read-only "$(uri first)"
+! nbdinfo --can write "$(uri first)"
+stop_server
