@@ -8,6 +8,10 @@
  *   power:  the state at the last completed flush, plus for each later completed or in-flight write, by seed: lost, whole, or torn by sectors; in any order.
  * A discard makes its blocks zeros, or garbage (by seed), when it completes; by power cut also lost.
  *
+ * I/O counts as in flight from the kick on; who forgets to kick waits for ever, as on a real device.  Two changes
+ * (writes, discards) of one block in flight, and memory that changes under a write, are failed CHECKs.  A write that
+ * fails with -EIO is done, not done, or torn.  A file that has grown may be shorter again after a power cut.
+ *
  * The image outlives the device: sim_image_create, then any number of sim_device_create / crash / create on it.
  * One thread only, no locks, except with is_threaded (a mutex; completions are immediate: for TSan runs).
  */
@@ -50,9 +54,10 @@ void sim_complete (struct sim_image *image, unsigned index);
 void sim_fail (struct sim_image *image, enum io_kind kind, uint64_t n, int error, bool forever);
 /* Fails every io that touches [place, place + length) of this kind; length 0 clears. */
 void sim_fail_range (struct sim_image *image, enum io_kind kind, uint64_t place, uint64_t length, int error);
-/* All faults off. */
+/* All faults off, also sim_stop_after and sim_set_host_free. */
 void sim_heal (struct sim_image *image);
-/* From the N-th io on, everything fails with -ECANCELED and changes nothing: the process is dying.  UINT64_MAX: off.  Then sim_crash. */
+/* From the N-th io on, everything fails with -ECANCELED and changes nothing: the process is dying.  UINT64_MAX: off.  Then sim_crash,
+ * which switches it off. */
 void sim_stop_after (struct sim_image *image, uint64_t n);
 bool sim_is_stopped (struct sim_image *image);
 /* The host's file system is full: growing, and first writes to blocks never written, fail with -ENOSPC when fewer than this many blocks are left. */
@@ -60,7 +65,8 @@ void sim_set_host_free (struct sim_image *image, uint64_t blocks);
 
 /* --- crashes --- */
 enum sim_crash_kind { SIM_KILL, SIM_POWER };
-/* Ends the device without completing anything (io in flight are dropped as the fault model says; their memory is not touched any more). The caller has abandoned the store. */
+/* Ends the device without completing anything (io in flight are dropped as the fault model says; their memory is not touched any more). The caller has abandoned the store,
+ * or does it afterwards: queues may be destroyed and the device closed, with I/O in flight, before it or after it. */
 void sim_crash (struct sim_image *image, enum sim_crash_kind kind);
 
 /* --- looking --- */

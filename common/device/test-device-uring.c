@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* test-device-uring.c - the io_uring device on files, in the current directory. */
+#define _GNU_SOURCE 1           /* RTLD_NEXT */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -19,6 +22,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#undef BLOCK_SIZE               /* linux/fs.h has one of its own */
 #include "base/bytes.h"
 #include "base/log.h"
 #include "device/device.h"
@@ -325,33 +329,52 @@ test_epoll (void **state)
   assert_null (errors);
 }
 
-/* O_DIRECT does not take memory at an odd address: what is refused is done again, buffered. */
+static bool is_misplacing;
+
+/* In place of liburing's: while is_misplacing, I/O goes to odd offsets, which O_DIRECT refuses as
+ * a file system does that has none. */
+int
+io_uring_submit (struct io_uring *ring)
+{
+  static int (*real_submit) (struct io_uring *);
+
+  if (!real_submit)
+    real_submit = (int (*) (struct io_uring *)) dlsym (RTLD_NEXT, "io_uring_submit");
+  for (unsigned i = ring->sq.sqe_head; is_misplacing && i != ring->sq.sqe_tail; i++)
+    ring->sq.sqes[i & *ring->sq.kring_mask].off++;
+  return real_submit (ring);
+}
+
+/* What is refused is done again, buffered, and that is said once. */
 static void
 test_buffered (void **state)
 {
   struct fixture *f = *state;
   uint8_t *memory = allocate_blocks (9);
-  struct job jobs[2] = { { .memory = memory + 1 }, { .memory = memory + 4 * BLOCK_SIZE + 1 } };
+  struct job jobs[2] = { { .memory = memory }, { .memory = memory + 4 * BLOCK_SIZE } };
   struct device_info info;
 
-  device_get_info (f->device, &info);
-  if (!info.is_direct)
-    assert_int_equal (log_count, 1);
+  is_misplacing = true;
   job_submit (&jobs[0], f->queue, IO_WRITE, 0, 4, 2);
   job_submit (&jobs[1], f->queue, IO_WRITE, 4, 4, 1);
+  queue_kick (f->queue);
+  is_misplacing = false;
   while (f->queue->in_flight > 0)
     queue_wait (f->queue);
+  device_get_info (f->device, &info);
+  if (info.is_direct) {
+    /* A tmpfs, which takes them. */
+    free (memory);
+    skip ();
+  }
+  assert_int_equal (log_count, 1);
   assert_int_equal (jobs[0].io.error, 0);
   assert_int_equal (jobs[1].io.error, 0);
   assert_int_equal (job_run (&jobs[0], f->queue, IO_FLUSH, 0, 0, 0), 0);
   memset (memory, 0, 9 * BLOCK_SIZE);
   assert_int_equal (job_run (&jobs[0], f->queue, IO_READ, 0, 8, 1), 0);
-  assert_int_equal (memory[0], 0);
-  for (unsigned i = 1; i <= 8 * BLOCK_SIZE; i++)
+  for (unsigned i = 0; i < 8 * BLOCK_SIZE; i++)
     assert_int_equal (memory[i], 0xee);
-  /* Some file systems take any address. */
-  device_get_info (f->device, &info);
-  assert_int_equal (log_count, !info.is_direct);
   free (memory);
 }
 
