@@ -701,8 +701,8 @@ test_scan (void **state)
   arena_free (arena);
 }
 
-/* A block that comes back soon after it left the small queue, and one that is written and was in the
- * main queue, go to the main queue. */
+/* A block that comes back soon after it left the small queue, and one that is written and was in
+ * the main queue, go to the main queue. */
 static void
 test_standing (void **state)
 {
