@@ -32,7 +32,7 @@ base_empty (struct world *world)
   world_create_disk (world, 0, BLOCKS (4));
 }
 
-/* Two disks; the first has all the space but what a hole of one block needs; the second is empty. */
+/* Two disks; the first has all the space, the second is empty. */
 static void
 base_two (struct world *world)
 {
@@ -190,13 +190,8 @@ then_reuse (struct world *world)
 static void
 start_trim_reuse (struct world *world)
 {
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  request (world, 0, REQUEST_TRIM, REQUEST_FUA, 0, BLOCKS (1));
   request (world, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
-}
-
-static void
-then_write_back_1 (struct world *world)
-{
   explorer_write_back (world, 1);
 }
 
@@ -263,8 +258,7 @@ const struct scenario scenarios[] = {
     .preemptions = ALL, .cuts_power = true, .about = "written: with its data, or not at all" },
   { .name = "reuse", .base = base_two, .warm = warm_dirty, .start = start_reuse, .then = then_reuse, .capacity = 1,
     .preemptions = 2, .cuts_power = true, .about = "write-back, TRIM, and the space given to another disk" },
-  { .name = "trim-reuse", .base = base_two, .start = start_trim_reuse, .then = then_write_back_1, .capacity = 1,
-    .preemptions = 2, .cuts_power = true, .about = "no new owner before the freeing is durable" },
+  { .name = "trim-reuse", .base = base_two, .start = start_trim_reuse, .capacity = 1, .preemptions = 1, .cuts_power = true, .about = "no new owner before the freeing is durable" },
   { .name = "flush-write", .base = base_one, .warm = warm_dirty, .start = start_flush_write, .preemptions = ALL,
     .cuts_power = true, .about = "FLUSH covers what was acknowledged before" },
   { .name = "flush-write-hole", .base = base_empty, .warm = warm_dirty, .start = start_flush_write, .preemptions = ALL,
