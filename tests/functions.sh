@@ -146,6 +146,20 @@ kill_server ()
   server_pid=
 }
 
+# not COMMAND...: it must fail (`set -e' does not see what `!' turns round).
+not ()
+{
+  if "$@"; then
+    fail "should not succeed: $*"
+  fi
+}
+
+# same GOT EXPECTED
+same ()
+{
+  [ "$1" = "$2" ] || fail "got \`$1', not \`$2'"
+}
+
 # fails STATUS TEXT COMMAND...: it ends with this status, and says TEXT (a basic regular expression) on stderr.
 fails ()
 {

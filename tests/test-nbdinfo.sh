@@ -10,23 +10,23 @@ make_store first 1G
 start_server
 server="nbd+unix://?socket=$sock"
 
-[ "$(nbdinfo --size "$(uri first)")" = $((1 << 30)) ]
-[ "$(nbdinfo --list --json "$server" | jq -c '[.exports[] | [.["export-name"], .["export-size"]]] | sort')" = \
-  "[[\"first\",$((1 << 30))],[\"zweite Platte\",$((2 << 40))]]" ]
+same "$(nbdinfo --size "$(uri first)")" $((1 << 30))
+same "$(nbdinfo --list --json "$server" | jq -c '[.exports[] | [.["export-name"], .["export-size"]]] | sort')" \
+  "[[\"first\",$((1 << 30))],[\"zweite Platte\",$((2 << 40))]]"
 for what in cache connect df fast-zero flush fua multi-conn read trim write zero; do
   nbdinfo --can $what "$(uri first)" || fail "it cannot $what"
 done
-! nbdinfo --is read-only "$(uri first)"
-! nbdinfo --is rotational "$(uri first)"
-[ "$(nbdinfo --map --totals --json "$(uri first)" | jq -c '[.[] | [.size, .type]]')" = "[[$((1 << 30)),3]]" ]
+not nbdinfo --is read-only "$(uri first)"
+not nbdinfo --is rotational "$(uri first)"
+same "$(nbdinfo --map --totals --json "$(uri first)" | jq -c '[.[] | [.size, .type]]')" "[[$((1 << 30)),3]]"
 nbdinfo --json "$(uri first)" |
   jq -e '.exports[0] | .contexts == ["base:allocation"] and .block_size_minimum == 1 and .block_size_preferred == 4096
                        and .block_size_maximum == 33554432'
-! nbdinfo "$(uri missing)" 2>"$tmp/err"
+not nbdinfo "$(uri missing)" 2>"$tmp/err"
 cat "$tmp/err"
 stop_server
 
 start_server --readonly
 nbdinfo --is read-only "$(uri first)"
-! nbdinfo --can write "$(uri first)"
+not nbdinfo --can write "$(uri first)"
 stop_server

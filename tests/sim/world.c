@@ -150,6 +150,24 @@ world_settle (struct world *world)
   return !world->is_failed;
 }
 
+/* What nobody waits for (reading ahead, the keeper) runs to its end. */
+static bool
+world_drain (struct world *world)
+{
+  for (unsigned turns = 0; turns < SETTLE_TURNS; turns++) {
+    unsigned ready = world_collect (world), in_flight = sim_in_flight (world->image);
+
+    if (ready > 0)
+      world_step (world, world_ready_op (world, random_below (&world->random, ready)));
+    else if (in_flight > 0)
+      world_complete (world, random_below (&world->random, in_flight));
+    else
+      return true;
+  }
+  world_fail (world, "the keeper does not come to rest");
+  return false;
+}
+
 /* --- the store --- */
 
 static bool
@@ -325,7 +343,7 @@ world_close (struct world *world)
   int result;
 
   world->now++;
-  if (!world_settle (world))
+  if (!world_settle (world) || !world_drain (world))
     return false;
   for (unsigned i = 0; i < world->options.contexts; i++) {
     store_context_destroy (world->store, world->contexts[i]);
@@ -376,6 +394,8 @@ world_verify (struct world *world)
   struct space_counts counts;
   uint64_t mapped = 0, tokens = 0;
 
+  if (!world_drain (world))
+    return false;
   cache_verify (store->cache);
   space_verify (store->space);
   space_get_counts (store->space, &counts);
