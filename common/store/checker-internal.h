@@ -171,7 +171,9 @@ struct checker_where {
   const struct checker_disk *disk;
 };
 
-struct checker_report *checker_report_create (FILE *out, bool json);
+/* PATH: the store's, for the message that it is unusable, which then goes to stderr; NULL: to
+ * OUT. */
+struct checker_report *checker_report_create (const char *path, FILE *out, bool json);
 /* CONSEQUENCE: what follows from it; NULL: nothing more. */
 void checker_find (struct checker *checker, enum checker_severity severity,
                    struct checker_where where, const char *consequence, const char *format, ...)

@@ -106,6 +106,21 @@ record_body (struct checker *checker, const struct record *record, const uint8_t
   return is_read && checksum == record->checksum;
 }
 
+/* Positions go on where the record before ended.  Those that the trees have may be left out. */
+static void
+record_judge_position (struct checker *checker, const struct chain *chain,
+                       const struct record *record, struct checker_where where)
+{
+  uint64_t known = checker->super.journal_position;
+  uint64_t least = checker->record_count == 0 ? 0 : chain->position;
+  uint64_t most = least > known ? least : known;
+
+  if (record->position < least || record->position > most)
+    checker_find (checker, CHECKER_DAMAGE, where, "items are missing, or there twice",
+                  "its items begin at position %" PRIu64 ", not at %" PRIu64, record->position,
+                  most);
+}
+
 enum record_state {
   RECORD_NONE,                       /* nothing that would continue the chain */
   RECORD_TORN,                       /* begins it, but is not whole */
@@ -140,12 +155,7 @@ record_take (struct checker *checker, struct chain *chain, unsigned half, uint64
     free (items);
     return RECORD_TORN;
   }
-  if (checker->record_count == 0 ? record.position > checker->super.journal_position
-                                 : record.position != chain->position)
-    checker_find (checker, CHECKER_DAMAGE, where, "items are missing",
-                  "its items begin at position %" PRIu64 ", not at %" PRIu64, record.position,
-                  checker->record_count == 0 ? checker->super.journal_position
-                                             : chain->position);
+  record_judge_position (checker, chain, &record, where);
   if (record.tail_bytes
       != record.item_bytes - checker_data_item_bytes (items, record.item_bytes))
     checker_find (checker, CHECKER_DAMAGE, where, NULL, "tail_bytes is wrong");

@@ -11,6 +11,7 @@
 #define FINDINGS_SHOWN_MAX 1000
 
 struct checker_report {
+  const char *path;                /* NULL: a reader */
   FILE *out;
   struct json_object *findings;    /* NULL: lines for people */
   bool is_quiet;
@@ -20,7 +21,7 @@ struct checker_report {
 static const char *const severity_names[] = { "note", "repairable", "damage" };
 
 struct checker_report *
-checker_report_create (FILE *out, bool json)
+checker_report_create (const char *path, FILE *out, bool json)
 {
   struct checker_report *report = calloc (1, sizeof *report);
 
@@ -28,6 +29,7 @@ checker_report_create (FILE *out, bool json)
     fputs ("lacuna: not enough memory to check the store\n", stderr);
     exit (CHECKER_UNUSABLE);
   }
+  report->path = path;
   report->out = out;
   report->findings = json ? json_object_new_array () : NULL;
   return report;
@@ -205,8 +207,10 @@ checker_report_unusable (struct checker_report *report, const char *format, ...)
   va_start (arguments, format);
   vsnprintf (text, sizeof text, format, arguments);
   va_end (arguments);
-  if (report->findings == NULL)
+  if (report->findings == NULL && report->path == NULL)
     fprintf (report->out, "unusable: %s\n", text);
+  else if (report->findings == NULL)
+    fprintf (stderr, "lacuna: %s: %s\n", report->path, text);
   else {
     object = json_object_new_object ();
     json_object_object_add (object, "status", json_object_new_string ("unusable"));

@@ -68,10 +68,10 @@ checker_free (struct checker *checker)
   free (checker->data_changes.items);
 }
 
-int
-checker_run_reader (const struct checker_reader *reader, FILE *out, bool json)
+static int
+checker_judge (const struct checker_reader *reader, struct checker_report *report)
 {
-  struct checker checker = { .reader = reader, .report = checker_report_create (out, json) };
+  struct checker checker = { .reader = reader, .report = report };
   const char *why;
   bool is_damage;
   int verdict;
@@ -96,6 +96,12 @@ checker_run_reader (const struct checker_reader *reader, FILE *out, bool json)
   verdict = checker_report_end (&checker, checker.report);
   checker_free (&checker);
   return verdict;
+}
+
+int
+checker_run_reader (const struct checker_reader *reader, FILE *out, bool json)
+{
+  return checker_judge (reader, checker_report_create (NULL, out, json));
 }
 
 /* --- files and devices --- */
@@ -144,6 +150,7 @@ checker_file_length (int fd, uint64_t *length, bool *is_device)
 int
 checker_run (const char *path, FILE *out, bool json)
 {
+  struct checker_report *report = checker_report_create (path, out, json);
   struct checker_reader reader = { .read = checker_file_read };
   const char *why;
   bool is_device;
@@ -152,8 +159,7 @@ checker_run (const char *path, FILE *out, bool json)
   /* Not to be held up by a FIFO. */
   fd = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0)
-    return checker_report_unusable (checker_report_create (out, json), "%s: %s", path,
-                                    strerror (errno));
+    return checker_report_unusable (report, "%s", strerror (errno));
   why = checker_file_length (fd, &reader.length, &is_device);
   /* Whoever has it open for use holds this lock exclusively. */
   if (why == NULL && flock (fd, LOCK_SH | LOCK_NB) < 0)
@@ -161,11 +167,11 @@ checker_run (const char *path, FILE *out, bool json)
             ? "is open in another process; stop the server, or use `lacuna info'"
             : strerror (errno);
   if (why != NULL)
-    verdict = checker_report_unusable (checker_report_create (out, json), "%s: %s", path, why);
+    verdict = checker_report_unusable (report, "%s", why);
   else {
     reader.is_growing = !is_device;
     reader.arg = &fd;
-    verdict = checker_run_reader (&reader, out, json);
+    verdict = checker_judge (&reader, report);
   }
   close (fd);
   return verdict;

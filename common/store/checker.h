@@ -33,7 +33,8 @@ struct checker_reader {
 };
 
 /* Both write what they find to OUT, lines for people or one JSON object, and return enum
- * checker_verdict.  The last line for people is "clean", "N problems" or "unusable: why". */
+ * checker_verdict.  The last line for people is "clean" or "N problems"; that a store is unusable
+ * checker_run tells on stderr, as all of `lacuna' does, checker_run_reader in OUT. */
 int checker_run (const char *path, FILE *out, bool json);
 int checker_run_reader (const struct checker_reader *reader, FILE *out, bool json);
 

@@ -702,6 +702,7 @@ test_record_fields (void **state)
 {
   static const struct edit wrong[] = {
     { 52, 64, 8, 2000, 1, "its items begin at position 2000, not at" },
+    { 52, 64, 8, 968, 1, "its items begin at position 968, not at" },
     { 52, 84, 4, 0, 1, "tail_bytes is wrong" },
     { 52, 72, 4, 124, 1, "item_bytes is no multiple of 8" },
     { 52, 4, 4, 2, 1, "its lengths do not agree" },
@@ -843,6 +844,7 @@ test_json (void **state)
 
 /* --- files --- */
 
+/* As JSON, which has all in one place. */
 static int
 check_path (const char *path)
 {
@@ -852,7 +854,7 @@ check_path (const char *path)
 
   free (output);
   out = open_memstream (&output, &size);
-  verdict = checker_run (path, out, false);
+  verdict = checker_run (path, out, true);
   fclose (out);
   return verdict;
 }
