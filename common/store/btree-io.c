@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* btree-io.c - B+trees between memory and the device: freezing, writing, thawing, loading; see btree.h.
+/* btree-io.c - B+trees between memory and the device: freezing, writing, thawing, loading; see
+ * btree.h.
  *
- * No I/O is done here: the writer fills blocks that others write, the loader asks for blocks that others read.
+ * No I/O is done here: the writer fills blocks that others write, the loader asks for blocks that
+ * others read.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -112,8 +114,8 @@ tree_tell_given_up (struct btree *tree, btree_released *released, void *arg)
   }
 }
 
-/* Makes the nodes that this attempt gave places to new again.  It had come to some of the nodes below a new
- * one, and to none below a placed one of an earlier attempt. */
+/* Makes the nodes that this attempt gave places to new again.  It had come to some of the nodes
+ * below a new one, and to none below a placed one of an earlier attempt. */
 static void
 tree_undo_places (struct btree *tree, struct btree_node *node, btree_released *released, void *arg)
 {
@@ -285,12 +287,12 @@ load_image (struct load *load, const struct load_node *from, const uint8_t *imag
   const struct format_leaf_entry *entries = (const void *) (image + sizeof *header);
   unsigned level = from_le16 (header->level), count = from_le16 (header->count);
   struct btree_node *node;
+  uint32_t kind = level == 0 ? load->identity->leaf_kind : load->identity->inner_kind;
 
   if (load->level < 0 && level < BTREE_DEPTH_MAX)
     load->level = level;
   if (level != (unsigned) load->level || count == 0 || count > node_capacity (level)
-      || format_node_check (image, level == 0 ? load->identity->leaf_kind : load->identity->inner_kind,
-                            load->identity->uuid, load->identity->owner, from->place,
+      || format_node_check (image, kind, load->identity->uuid, load->identity->owner, from->place,
                             from->checksum) != NULL)
     return -EUCLEAN;
   /* One node at a time: nothing is held that another thread could be short of. */

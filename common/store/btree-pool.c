@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* btree-pool.c - the memory of all B+trees of a store.
  *
- * Nodes come from slabs of 2 MiB, so that a node costs exactly its 4096 bytes, and pages that no node was
- * in yet cost nothing.  Slabs are given back with the pool only: what a store needed once, it will
- * need again.
+ * Nodes come from slabs of 2 MiB, so that a node costs exactly its 4096 bytes, and pages that no
+ * node was in yet cost nothing.  Slabs are given back with the pool only: what a store needed
+ * once, it will need again.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -17,9 +17,9 @@
 #define SLAB_BYTES (2 * MIB)
 #define SLAB_NODES (SLAB_BYTES / NODE_BYTES)
 
-/* What is set aside is not tied to a thread: ensure keeps this many nodes more than asked for, which is what changes
- * of other threads can take in the meantime (each takes a dozen at most in a tree of
- * four levels). */
+/* What is set aside is not tied to a thread: ensure keeps this many nodes more than asked for,
+ * which is what changes of other threads can take in the meantime (each takes a dozen at most in
+ * a tree of four levels). */
 #define POOL_MARGIN SLAB_NODES
 
 struct slab {
@@ -72,7 +72,8 @@ pool_grow (struct btree_pool *pool)
 
   if (slab == NULL)
     return false;
-  slab->memory = mmap (NULL, SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  slab->memory = mmap (NULL, SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                       -1, 0);
   if (slab->memory == MAP_FAILED) {
     free (slab);
     return false;

@@ -2,11 +2,12 @@
 /* btree.c - B+trees in memory: looking up and changing; see btree.h.
  *
  * A change goes down once, making the path its own (tree_touch), and comes up as far as nodes
- * overflow or run empty.  Leaves and inner nodes differ in capacity only: both hold entries of 16 bytes, an inner
- * node's value being the child.  A key below an inner node's first one belongs to its first child.
+ * overflow or run empty.  Leaves and inner nodes differ in capacity only: both hold entries of 16
+ * bytes, an inner node's value being the child.  A key below an inner node's first one belongs to
+ * its first child.
  *
- * A full node first shares with a sibling, which keeps random filling near four fifths; one that is appended to is left
- * full.
+ * A full node first shares with a sibling, which keeps random filling near four fifths; one that
+ * is appended to is left full.
  */
 #include <string.h>
 
@@ -16,7 +17,8 @@
 /* A sibling with less room is not shared with: each sharing makes a second node dirty. */
 #define SHARE_ROOM 16
 
-/* From a leaf up to the root: path.nodes[level], and which child of it comes next (an index in the leaf). */
+/* From a leaf up to the root: path.nodes[level], and which child of it comes next (an index in
+ * the leaf). */
 struct path {
   struct btree_node *nodes[BTREE_DEPTH_MAX];
   unsigned index[BTREE_DEPTH_MAX];
@@ -279,7 +281,8 @@ node_separator (const struct btree *tree, const struct btree_node *node)
   return node->entries[0].key & tree->separator_mask;
 }
 
-/* Gives LEFT and RIGHT, neighbours with ENTRY to be inserted at I of both together (UINT_MAX: none), halves of all. */
+/* Gives LEFT and RIGHT, neighbours with ENTRY to be inserted at I of both together (UINT_MAX:
+ * none), halves of all. */
 static void
 node_share (struct btree_node *left, struct btree_node *right, unsigned i,
             struct btree_entry entry)
@@ -311,7 +314,8 @@ path_is_last (const struct path *path, const struct btree *tree, unsigned level)
   return true;
 }
 
-/* Inserts ENTRY at I of the full node at LEVEL of PATH by sharing with a sibling, if one has room. */
+/* Inserts ENTRY at I of the full node at LEVEL of PATH by sharing with a sibling, if one has
+ * room. */
 static bool
 path_share (struct path *path, struct btree *tree, unsigned level, unsigned i,
             struct btree_entry entry)
@@ -334,9 +338,9 @@ path_share (struct path *path, struct btree *tree, unsigned level, unsigned i,
   return false;
 }
 
-/* Whether ENTRY, to go behind the last one of a full node, is to begin a node of its own.  It is so where
- * keys ascend; not if that could leave many nodes nearly empty, as keys descending towards this
- * node would. */
+/* Whether ENTRY, to go behind the last one of a full node, is to begin a node of its own.  It is
+ * so where keys ascend; not if that could leave many nodes nearly empty, as keys descending
+ * towards this node would. */
 static bool
 path_is_append (const struct path *path, const struct btree *tree, unsigned level, unsigned i)
 {
@@ -418,8 +422,8 @@ tree_shrink (struct btree *tree)
   }
 }
 
-/* The node at LEVEL of PATH has too few entries: joins it with a sibling, or fills it from one.  True: the
- * node above has one entry less now. */
+/* The node at LEVEL of PATH has too few entries: joins it with a sibling, or fills it from one.
+ * True: the node above has one entry less now. */
 static bool
 path_join (struct path *path, struct btree *tree, unsigned level)
 {

@@ -2,8 +2,8 @@
 /* btree.h - copy-on-write B+trees of 16-byte entries, resident in memory.
  *
  * The base of the extent maps and of the catalogue.  A leaf in memory is its image
- * on the device (struct format_node, format.h); an inner node's image is made when it is written, from the
- * pointers to its children.  Keys are the first words of the entries, unique,
+ * on the device (struct format_node, format.h); an inner node's image is made when it is written,
+ * from the pointers to its children.  Keys are the first words of the entries, unique,
  * ascending; what the words mean is the caller's.
  *
  * Copy on write: btree_freeze makes the present state immutable in O(1).  A change
@@ -44,8 +44,8 @@ struct btree {
   bool has_frozen;
   struct btree_node *superseded; /* nodes only the frozen state uses; freed by thaw */
   struct btree_node *given_up;   /* places of nodes that no state from the present one on uses */
-  uint64_t separator_mask;     /* bits of keys that inner nodes have; all, unless the owner clears some after
-                                  btree_init.  Keys that differ in other bits only must not coexist */
+  uint64_t separator_mask;     /* bits of keys that inner nodes have: all, unless the owner clears
+                                  some after btree_init; keys differing in those never coexist */
 };
 
 #define BTREE_DEPTH_MAX 12
@@ -54,8 +54,8 @@ struct btree {
 struct btree_pool *btree_pool_create (void);
 void btree_pool_destroy (struct btree_pool *pool);
 /* Sets aside memory for CHANGES changes by this thread's next calls.  0 or -ENOMEM.  Thread-safe,
- * as all that the trees do with the pool.  Cheap when the memory is there.  What is set aside is shared by
- * all threads; a margin above it covers what others take in the meantime. */
+ * as all that the trees do with the pool.  Cheap when the memory is there.  What is set aside is
+ * shared by all threads; a margin above it covers what others take in the meantime. */
 int btree_pool_ensure (struct btree_pool *pool, unsigned changes);
 /* Nodes in use by all trees of the pool, frozen ones included: what metadata costs. */
 uint64_t btree_pool_nodes (const struct btree_pool *pool);
@@ -71,25 +71,29 @@ bool btree_ceiling (const struct btree *tree, uint64_t key, struct btree_entry *
 /* Fills up to MAX entries with keys >= KEY, ascending; how many. */
 size_t btree_scan (const struct btree *tree, uint64_t key, struct btree_entry *entries, size_t max);
 
-/* Inserts, or replaces the value of an equal key.  Appending in ascending order leaves full leaves behind. */
+/* Inserts, or replaces the value of an equal key.  Appending in ascending order leaves full
+ * leaves behind. */
 void btree_insert (struct btree *tree, struct btree_entry entry);
 /* True if there was one. */
 bool btree_remove (struct btree *tree, uint64_t key);
 
 /* --- writing and reading --- */
 
-/* A node's place on the device is not part of the state that was frozen last, nor of the present one: free as soon as a
- * superblock that refers to that frozen state (or to nothing of this tree) is durable.  Under the tree's mutex. */
+/* A node's place on the device is not part of the state that was frozen last, nor of the present
+ * one: free as soon as a superblock that refers to that frozen state (or to nothing of this tree)
+ * is durable.  Under the tree's mutex. */
 typedef void btree_released (void *arg, uint64_t place);
 
-/* Where a node goes: called once for each node of the frozen state that is not on the device yet.  0: no room. */
+/* Where a node goes: called once for each node of the frozen state that is not on the device yet.
+ * 0: no room. */
 typedef uint64_t btree_place (void *arg);
 
 void btree_freeze (struct btree *tree);
 
-/* Walks the new nodes of the frozen state, children before parents.  Each call fills IMAGE (a block) with the next
- * node, checksummed and ready to be written at *PLACE (and its mirror), and returns true; false: no more, or
- * writer.error is set (-ENOSPC: PLACE had none).  The writer's memory is the caller's.  Needs no mutex. */
+/* Walks the new nodes of the frozen state, children before parents.  Each call fills IMAGE (a
+ * block) with the next node, checksummed and ready to be written at *PLACE (and its mirror), and
+ * returns true; false: no more, or writer.error is set (-ENOSPC: PLACE had none).  The writer's
+ * memory is the caller's.  Needs no mutex. */
 struct btree_writer {
   struct btree *tree;
   struct { struct btree_node *node; unsigned child; } stack[BTREE_DEPTH_MAX];
@@ -102,33 +106,40 @@ struct btree_writer {
 void btree_writer_init (struct btree_writer *writer, struct btree *tree,
                         const struct format_node_identity *identity, btree_place *place, void *arg);
 bool btree_writer_next (struct btree_writer *writer, void *image, uint64_t *place);
-/* The pointer (place, checksum) to the frozen root, for the structure above; place 0: empty tree.  After the last next. */
+/* The pointer (place, checksum) to the frozen root, for the structure above; place 0: empty tree.
+ * After the last next. */
 void btree_frozen_root (const struct btree *tree, struct format_pointer *root);
 
 /* The frozen state is no longer needed: frees what only it used.
- * WRITTEN: it is on the device.  RELEASED (may be NULL) is told every place given up before it was frozen, which is
- * what the state written before used and this one does not.  What was superseded since is remembered, and told by the
- * thaw of the next state, since the one just written refers to it.
- * Not WRITTEN: the writing failed.  RELEASED is told the places that the writer gave, and their nodes count as new again;
- * all given up before stays remembered.  So the device's last state must not be this one: after a superblock
- * write that failed, nobody knows, and the places must not be used again before the store is reopened. */
+ * WRITTEN: it is on the device.  RELEASED (may be NULL) is told every place given up before it
+ * was frozen, which is what the state written before used and this one does not.  What was
+ * superseded since is remembered, and told by the thaw of the next state, since the one just
+ * written refers to it.
+ * Not WRITTEN: the writing failed.  RELEASED is told the places that the writer gave, and their
+ * nodes count as new again; all given up before stays remembered.  So the device's last state
+ * must not be this one: after a superblock write that failed, nobody knows, and the places must
+ * not be used again before the store is reopened. */
 void btree_thaw (struct btree *tree, bool written, btree_released *released, void *arg);
 
-/* The tree is about to be forgotten (its disk is gone): tells RELEASED every place that the last written state uses, and
- * clears it.  Nothing may be frozen.  The places are free when a superblock without this tree is durable. */
+/* The tree is about to be forgotten (its disk is gone): tells RELEASED every place that the last
+ * written state uses, and clears it.  Nothing may be frozen.  The places are free when a
+ * superblock without this tree is durable. */
 void btree_release_all (struct btree *tree, btree_released *released, void *arg);
 
 /* Builds a tree from the device.  READ fetches the blocks at COUNT places (sorted
- * ascending, distinct) into IMAGES, block i at IMAGES + i * 4096, verified and mirrored as format.h says,
- * checking each against CHECKSUMS[i]; 0 or negative errno.  Level by level, so that the reads of a level can be merged; at most
- * BTREE_READ_MAX at a time.  IDENTITY: uuid, owner and kinds that the nodes must have.  Returns 0, what READ returned, -ENOMEM,
- * or -EUCLEAN: the nodes are no tree; TREE (initialized, empty) is then empty. */
+ * ascending, distinct) into IMAGES, block i at IMAGES + i * 4096, verified and mirrored as
+ * format.h says, checking each against CHECKSUMS[i]; 0 or negative errno.  Level by level, so
+ * that the reads of a level can be merged; at most BTREE_READ_MAX at a time.  IDENTITY: uuid,
+ * owner and kinds that the nodes must have.  Returns 0, what READ returned, -ENOMEM, or -EUCLEAN:
+ * the nodes are no tree; TREE (initialized, empty) is then empty. */
 #define BTREE_READ_MAX 256
-typedef int btree_read (void *arg, const uint64_t *places, const uint64_t *checksums, size_t count, void *images);
-int btree_load (struct btree *tree, const struct format_pointer *root, const struct format_node_identity *identity,
-                btree_read *read, void *arg);
+typedef int btree_read (void *arg, const uint64_t *places, const uint64_t *checksums, size_t count,
+                        void *images);
+int btree_load (struct btree *tree, const struct format_pointer *root,
+                const struct format_node_identity *identity, btree_read *read, void *arg);
 /* Calls VISIT for the place of every node of the present state that is on the device. */
-void btree_visit_places (const struct btree *tree, void (*visit) (void *arg, uint64_t place), void *arg);
+void btree_visit_places (const struct btree *tree, void (*visit) (void *arg, uint64_t place),
+                         void *arg);
 
 /* Recounts and checks order, fill, depth, generations; CHECK fails on a bug.  For tests. */
 void btree_verify (const struct btree *tree);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* extent-map.c - which blocks of a disk lie where; see extent-map.h.
  *
- * An extent is one entry of a B+tree, packed as format.h says.  The state is bit 0 of the key, which makes a written
- * and an unwritten extent at one block two different keys: they never coexist, since whatever
- * is mapped is cut out first, and the tree's separators leave the bit out.
+ * An extent is one entry of a B+tree, packed as format.h says.  The state is bit 0 of the key,
+ * which makes a written and an unwritten extent at one block two different keys: they never
+ * coexist, since whatever is mapped is cut out first, and the tree's separators leave the bit out.
  */
 #include <errno.h>
 
@@ -108,7 +108,8 @@ extent_map_reserve (struct extent_map *map, unsigned changes)
 
 /* --- walking --- */
 
-/* Extents that overlap a range, in order.  Under the map's mutex from first to last; the tree must not change. */
+/* Extents that overlap a range, in order.  Under the map's mutex from first to last; the tree
+ * must not change. */
 struct walk {
   const struct btree *tree;
   uint64_t end;
@@ -118,7 +119,8 @@ struct walk {
 
 /* BATCH: how many entries are expected to be wanted. */
 static void
-walk_begin (struct walk *walk, const struct btree *tree, uint64_t block, uint64_t end, unsigned batch)
+walk_begin (struct walk *walk, const struct btree *tree, uint64_t block, uint64_t end,
+            unsigned batch)
 {
   walk->tree = tree;
   walk->end = end;
@@ -283,7 +285,8 @@ map_cut (struct extent_map *map, const struct btree_entry *entry, uint64_t block
 
 /* Tells of a part that NEW takes the place of, unless it stays where it is. */
 static void
-part_tell (const struct extent *part, const struct extent *new, extent_unmapped *unmapped, void *arg)
+part_tell (const struct extent *part, const struct extent *new, extent_unmapped *unmapped,
+           void *arg)
 {
   if (unmapped && part->place != new->place + (part->block - new->block))
     unmapped (arg, part->place, part->length);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* extent-map.h - which blocks of a disk lie where in the store.
  *
- * Extents are runs of blocks, `written` or `unwritten` (space is taken, reads as zeros); where there is none is a
- * hole.  Neighbours that continue each other in both block and place, in one state, are kept as one extent (up to
- * EXTENT_LENGTH_MAX).
+ * Extents are runs of blocks, `written` or `unwritten` (space is taken, reads as zeros); where
+ * there is none is a hole.  Neighbours that continue each other in both block and place, in one
+ * state, are kept as one extent (up to EXTENT_LENGTH_MAX).
  *
  * Thread-safe: one leaf mutex inside, held across no wait.  Does no I/O and knows nothing of
  * locks on ranges: callers hold the range lock as range-lock.h says.  A change never
@@ -46,28 +46,35 @@ void extent_map_destroy (struct extent_map *map);
 int extent_map_reserve (struct extent_map *map, unsigned changes);
 
 /* The extent or hole at BLOCK, clipped to begin there and to LENGTH blocks. */
-void extent_map_lookup (struct extent_map *map, uint64_t block, uint64_t length, struct extent *extent);
+void extent_map_lookup (struct extent_map *map, uint64_t block, uint64_t length,
+                        struct extent *extent);
 
-/* As lookup, several at once, from BLOCK on, contiguous (holes included), up to MAX of them or LENGTH blocks; how many. */
-unsigned extent_map_scan (struct extent_map *map, uint64_t block, uint64_t length, struct extent *extents, unsigned max);
+/* As lookup, several at once, from BLOCK on, contiguous (holes included), up to MAX of them or
+ * LENGTH blocks; how many. */
+unsigned extent_map_scan (struct extent_map *map, uint64_t block, uint64_t length,
+                          struct extent *extents, unsigned max);
 
-/* Maps a run, in place of whatever was there.  What was there and is not the same place is told to UNMAPPED (a
- * change of state only, as written -> unwritten at the same place, tells nothing). */
-void extent_map_set (struct extent_map *map, const struct extent *extent, extent_unmapped *unmapped, void *arg);
+/* Maps a run, in place of whatever was there.  What was there and is not the same place is told
+ * to UNMAPPED (a change of state only, as written -> unwritten at one place, tells nothing). */
+void extent_map_set (struct extent_map *map, const struct extent *extent,
+                     extent_unmapped *unmapped, void *arg);
 
-/* Unmaps [block, block + length), at most EXTENTS_MAX extents of it; returns how many blocks from BLOCK on are clear
- * now (LENGTH if all are). */
-uint64_t extent_map_clear (struct extent_map *map, uint64_t block, uint64_t length, unsigned extents_max,
+/* Unmaps [block, block + length), at most EXTENTS_MAX extents of it; returns how many blocks from
+ * BLOCK on are clear now (LENGTH if all are). */
+uint64_t extent_map_clear (struct extent_map *map, uint64_t block, uint64_t length,
+                           unsigned extents_max,
                            extent_unmapped *unmapped, void *arg);
 
-/* How many blocks from BLOCK on, up to LENGTH, hold at most EXTENTS_MAX extents: the bound of one step of a long change. */
-uint64_t extent_map_step (struct extent_map *map, uint64_t block, uint64_t length, unsigned extents_max);
+/* How many blocks from BLOCK on, up to LENGTH, hold at most EXTENTS_MAX extents: the bound of one
+ * step of a long change. */
+uint64_t extent_map_step (struct extent_map *map, uint64_t block, uint64_t length,
+                          unsigned extents_max);
 
 /* Told each extent, in order; not 0 ends the walk.  Not under the map's mutex. */
 typedef int extent_visit (void *arg, const struct extent *extent);
 
-/* After btree_load of map->tree: checks every entry (form, order, no overlap, within SIZE_BLOCKS; UINT64_MAX: any), counts
- * `mapped`, and tells VISIT each.  0, -EUCLEAN, or what VISIT returned. */
+/* After btree_load of map->tree: checks every entry (form, order, no overlap, within SIZE_BLOCKS;
+ * UINT64_MAX: any), counts `mapped`, and tells VISIT each.  0, -EUCLEAN, or what VISIT returned. */
 int extent_map_check (struct extent_map *map, uint64_t size_blocks, extent_visit *visit, void *arg);
 
 uint64_t extent_map_mapped (struct extent_map *map);      /* blocks */

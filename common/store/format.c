@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* format.c - seals and checks of what is on the device; see format.h.
  *
- * Whatever is read from a device may be anything: every function here that checks takes a whole block
- * and looks at nothing outside it.
+ * Whatever is read from a device may be anything: every function here that checks takes a whole
+ * block and looks at nothing outside it.
  */
 #include <stddef.h>
 #include <string.h>
@@ -122,7 +122,8 @@ format_superblock_check (const struct format_superblock *superblock, uint64_t pl
   return NULL;
 }
 
-/* Decodes one UTF-8 character: returns its bytes, 0 if it is malformed (overlong, surrogate, beyond Unicode). */
+/* Decodes one UTF-8 character: returns its bytes, 0 if it is malformed (overlong, surrogate,
+ * beyond Unicode). */
 static unsigned
 utf8_decode (const uint8_t *s, uint32_t *character)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* space-groups.c - bitmaps of single groups; see space-groups.h.
  *
- * A group has a bitmap only while it is neither all free nor all in use.  The lengths of its longest runs are kept as upper
- * bounds: freeing raises them to the most, a search in vain makes them exact, so that each
- * state of a group is searched in vain at most once.
+ * A group has a bitmap only while it is neither all free nor all in use.  The lengths of its
+ * longest runs are kept as upper bounds: freeing raises them to the most, a search in vain makes
+ * them exact, so that each state of a group is searched in vain at most once.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -67,8 +67,8 @@ bits_count (const uint64_t *words, uint32_t start, uint32_t end)
   return count;
 }
 
-/* The first run of WANTED bits of VALUE that begins in [start, limit) and ends by END; END if there is none.  Raises
- * *LONGEST to that of the runs it saw. */
+/* The first run of WANTED bits of VALUE that begins in [start, limit) and ends by END; END if
+ * there is none.  Raises *LONGEST to that of the runs it saw. */
 static uint32_t
 bits_find_run (const uint64_t *words, uint32_t start, uint32_t limit, uint32_t end, bool value,
                uint32_t wanted, uint32_t *longest)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* space-groups.h - the groups of a store: bitmaps, and what is known about them without looking.
  *
- * Private to space.c and space-groups.c, which tell of reservations, batches and policy, and of single groups.
+ * Private to space.c and space-groups.c, which tell of reservations, batches and policy, and of
+ * single groups.
  * All under the mutex of struct space.
  */
 #ifndef LACUNA_SPACE_GROUPS_H
@@ -11,7 +12,8 @@
 
 #include "store/space.h"
 
-/* Places of runs that were freed and whose batch is not released yet, in the order of their batches. */
+/* Places of runs that were freed and whose batch is not released yet, in the order of their
+ * batches. */
 struct pending_run {
   uint64_t place;
   uint64_t length;
@@ -27,8 +29,8 @@ struct pending_chunk {
 };
 
 struct group {
-  /* One bit per block: it is not free, or not for data at all.  NULL: the group is closed, which it is
-   * only while all of its data is free, or none. */
+  /* One bit per block: it is not free, or not for data at all.  NULL: the group is closed, which
+   * it is only while all of its data is free, or none. */
   uint64_t *busy;
   uint64_t *held;              /* free, but the host still holds it; NULL: none */
   uint64_t *nodes;             /* one bit per node in use; NULL: none */
@@ -38,7 +40,7 @@ struct group {
   uint32_t longest, held_longest;
   uint32_t next;               /* where the last allocation ended */
   uint32_t nodes_used;
-  bool is_refused;             /* the host did not take a discard: not tried again before something is freed */
+  bool is_refused;             /* the host refused a discard: not tried before something is freed */
 };
 
 #define STREAM_SLOTS 64
@@ -51,7 +53,7 @@ struct space {
   struct group *groups;        /* those known by now, from 0 on; all further ones are free */
   uint64_t groups_known, groups_room;
   struct space_counts counts;
-  uint64_t opened_free;        /* free blocks in groups that have a bitmap; >= reserved, see space_reserve */
+  uint64_t opened_free;        /* free blocks in groups that have a bitmap; >= reserved */
   uint64_t open_hint;          /* no group below is closed and free */
   uint64_t streams[STREAM_SLOTS];  /* current group of each, NO_GROUP */
   uint64_t run_bound;          /* no known group has a longer free run */
@@ -97,10 +99,11 @@ uint32_t group_held_at (const struct space *space, uint64_t number, uint32_t sta
 uint32_t group_free_at (const struct space *space, uint64_t number, uint32_t start, uint32_t max);
 /* Finds WANTED free blocks in a row, from where the last allocation ended, those that the host
  * holds first (or IS_HELD: only those).  False: there are not so many; `longest` is exact then. */
-bool group_find (struct space *space, uint64_t number, uint32_t wanted, bool is_held, uint32_t *start);
+bool group_find (struct space *space, uint64_t number, uint32_t wanted, bool is_held,
+                 uint32_t *start);
 
-/* Free -> not free, and the other way (HELD: the host has space for it).  Counts free and held only.  group_put: false: no
- * memory. */
+/* Free -> not free, and the other way (HELD: the host has space for it).  Counts free and held
+ * only.  group_put: false: no memory. */
 void group_take (struct space *space, uint64_t number, uint32_t start, uint32_t length);
 bool group_put (struct space *space, uint64_t number, uint32_t start, uint32_t length, bool held);
 /* Free blocks from START to END count as held. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* space.c - promises, allocation, freeing, and what goes back to the host; see space.h.
  *
- * Invariant: free blocks in groups that have their bitmap (opened_free) are never fewer than the reserved ones.  So
- * memory is needed where a promise is given, which may be refused, and not where it is kept.  The one
- * exception is space_reserve_again, which cannot refuse.
+ * Invariant: free blocks in groups that have their bitmap (opened_free) are never fewer than the
+ * reserved ones.  So memory is needed where a promise is given, which may be refused, and not
+ * where it is kept.  The one exception is space_reserve_again, which cannot refuse.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +47,8 @@ space_create (const struct space_geometry *geometry)
 
   CHECK (is_power_of_2 (geometry->group_blocks) && is_power_of_2 (geometry->meta_blocks));
   CHECK (geometry->meta_blocks >= 2 * SUPERBLOCK_COPIES);
-  CHECK (geometry->meta_blocks < geometry->group_blocks && geometry->group_blocks <= UINT32_MAX / 2);
+  CHECK (geometry->meta_blocks < geometry->group_blocks);
+  CHECK (geometry->group_blocks <= UINT32_MAX / 2);
   CHECK (geometry->first_data <= geometry->group_blocks);
   if (space == NULL)
     return NULL;
@@ -215,8 +216,8 @@ struct found {
   uint32_t start, length;
 };
 
-/* At the goal, or where the data of the next group begins if the goal is where a group's metadata is: so a
- * long run goes on from group to group. */
+/* At the goal, or where the data of the next group begins if the goal is where a group's metadata
+ * is: so a long run goes on from group to group. */
 static bool
 find_at_goal (struct space *space, uint64_t goal, uint32_t wanted, struct found *found)
 {
@@ -234,7 +235,8 @@ find_at_goal (struct space *space, uint64_t goal, uint32_t wanted, struct found 
 
 /* Finds a run of WANTED blocks in group NUMBER. */
 static bool
-find_in_group (struct space *space, uint64_t number, uint32_t wanted, bool is_held, struct found *found)
+find_in_group (struct space *space, uint64_t number, uint32_t wanted, bool is_held,
+               struct found *found)
 {
   const struct group *group = &space->groups[number];
   uint32_t start;
@@ -255,9 +257,11 @@ is_current (const struct space *space, uint64_t number)
   return false;
 }
 
-/* Finds a run of WANTED blocks in the lowest known group that has one, and in which no stream is (unless MAY_SHARE). */
+/* Finds a run of WANTED blocks in the lowest known group that has one, and in which no stream is
+ * (unless MAY_SHARE). */
 static bool
-find_in_known (struct space *space, uint32_t wanted, bool is_held, bool may_share, struct found *found)
+find_in_known (struct space *space, uint32_t wanted, bool is_held, bool may_share,
+               struct found *found)
 {
   const struct group *group;
 
@@ -287,8 +291,8 @@ find_longest (struct space *space, struct found *found)
   return found->length > 0;
 }
 
-/* Anywhere: blocks that the host still holds before such that it must find; groups without a stream before
- * others; low ones before high ones. */
+/* Anywhere: blocks that the host still holds before such that it must find; groups without a
+ * stream before others; low ones before high ones. */
 static bool
 find_anywhere (struct space *space, uint32_t wanted, struct found *found)
 {
@@ -307,7 +311,8 @@ find_anywhere (struct space *space, uint32_t wanted, struct found *found)
 }
 
 uint64_t
-space_allocate (struct space *space, uint64_t stream, uint64_t goal, uint64_t wanted, uint64_t *place)
+space_allocate (struct space *space, uint64_t stream, uint64_t goal, uint64_t wanted,
+                uint64_t *place)
 {
   uint64_t *current = &space->streams[stream * UINT64_C (0x9e3779b97f4a7c15) % STREAM_SLOTS];
   uint64_t most = space->geometry.group_blocks - space->geometry.meta_blocks;

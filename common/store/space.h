@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* space.h - which blocks of the store are in use.
  *
- * The store is divided into groups of `group_blocks`; the first `meta_blocks` of each are for metadata nodes, the
- * rest for data (format.h).  Nothing of this is on the device: it follows from the maps, and is rebuilt from them
- * when a store is opened, so that it can neither be damaged nor disagree with them.
+ * The store is divided into groups of `group_blocks`; the first `meta_blocks` of each are for
+ * metadata nodes, the rest for data (format.h).  Nothing of this is on the device: it follows
+ * from the maps, and is rebuilt from them when a store is opened, so that it can neither be
+ * damaged nor disagree with them.
  *
- * Life of a data block:  free -> (reserved, as a number only) -> used -> pending (freed in memory, the freeing is not durable) ->
- * free, but the host still holds space for it -> being discarded (cannot be allocated) -> free.
- * Pending blocks belong to a batch; a batch is released when the record that holds its freeings is durable.
+ * Life of a data block:  free -> (reserved, as a number only) -> used -> pending (freed in
+ * memory, the freeing is not durable) -> free, but the host still holds space for it -> being
+ * discarded (cannot be allocated) -> free.
+ * Pending blocks belong to a batch; a batch is released when the record that holds its freeings
+ * is durable.
  *
- * Thread-safe: one leaf mutex inside.  No I/O, never waits.  Memory: one bit per block (two where the host may hold
- * space for free blocks) for groups that are neither empty nor full; a few bytes per group.
+ * Thread-safe: one leaf mutex inside.  No I/O, never waits.  Memory: one bit per block (two where
+ * the host may hold space for free blocks) for groups that are neither empty nor full; a few
+ * bytes per group.
  * Blocks are numbered from the start of the store.
  */
 #ifndef LACUNA_SPACE_H
@@ -23,7 +27,7 @@ struct space;
 
 struct space_geometry {
   uint64_t group_blocks;     /* power of 2 */
-  uint64_t meta_blocks;      /* power of 2, at the start of each group: first half nodes, second half their mirrors */
+  uint64_t meta_blocks;      /* power of 2, at the start of each group: nodes, then their mirrors */
   uint64_t first_data;       /* data never lies below (superblocks, journal in group 0) */
   uint64_t capacity;         /* blocks, the most that may ever be used */
 };
@@ -47,25 +51,30 @@ void space_get_counts (struct space *space, struct space_counts *counts);
 bool space_mark_used (struct space *space, uint64_t place, uint64_t length);
 /* A metadata node (and its mirror) is in use; false as above. */
 bool space_mark_node (struct space *space, uint64_t place);
-/* After an unclean end nobody knows which free blocks the host still holds: all below END count as held. */
+/* After an unclean end nobody knows which free blocks the host still holds: all below END count
+ * as held. */
 void space_mark_undiscarded (struct space *space, uint64_t end);
 
 /* --- promises --- */
-/* Sets COUNT blocks aside; false: not enough free (-ENOSPC).  Reserved blocks are always allocatable. */
+/* Sets COUNT blocks aside; false: not enough free (-ENOSPC).  Reserved blocks are always
+ * allocatable. */
 bool space_reserve (struct space *space, uint64_t count);
 void space_unreserve (struct space *space, uint64_t count);
-/* For dirty blocks found at recovery, whose promise was given by an earlier process: never fails. */
+/* For dirty blocks found at recovery, whose promise was given by an earlier process: never fails.
+ * Mark what the maps use first. */
 void space_reserve_again (struct space *space, uint64_t count);
 
 /* --- data --- */
-/* Turns up to WANTED reserved blocks into one used run: at GOAL if that is free (GOAL 0: no wish), else in
- * the disk's own current group (STREAM, a number per disk), in long free runs first for long wishes.  Returns
- * its length, >= 1 as long as the blocks were reserved. */
-uint64_t space_allocate (struct space *space, uint64_t stream, uint64_t goal, uint64_t wanted, uint64_t *place);
-/* A run that was allocated and will not be mapped after all (a failed write): used -> reserved again. */
+/* Turns up to WANTED reserved blocks into one used run: at GOAL if that is free (GOAL 0: no
+ * wish), else in the disk's own current group (STREAM, a number per disk), in long free runs
+ * first for long wishes.  Returns its length, >= 1 as long as the blocks were reserved. */
+uint64_t space_allocate (struct space *space, uint64_t stream, uint64_t goal, uint64_t wanted,
+                         uint64_t *place);
+/* A run that was allocated and will not be mapped after all (a failed write): used -> reserved
+ * again. */
 void space_unallocate (struct space *space, uint64_t place, uint64_t length);
-/* A run was unmapped: used -> pending, in the current batch.  Cannot fail (without memory the run stays used until the
- * store is opened again, and is counted in log). */
+/* A run was unmapped: used -> pending, in the current batch.  Cannot fail (without memory the run
+ * stays used until the store is opened again, and is counted in log). */
 void space_free (struct space *space, uint64_t place, uint64_t length);
 
 /* Closes the current batch and returns its number; later frees belong to the next one. */
@@ -74,10 +83,12 @@ uint64_t space_close_batch (struct space *space);
 void space_release_batches (struct space *space, uint64_t batch);
 
 /* --- passing down --- */
-/* Takes a run of up to MAX free blocks that the host still holds out of the free ones; 0: there is none.
+/* Takes a run of up to MAX free blocks that the host still holds out of the free ones; 0: there
+ * is none.
  * Prefers long runs. */
 uint64_t space_discard_begin (struct space *space, uint64_t max, uint64_t *place);
-/* The host has it back (or refused: OK false: it stays undiscarded, not to be tried again before something is freed there). */
+/* The host has it back (or refused: OK false: it stays undiscarded, not to be tried again before
+ * something is freed there). */
 void space_discard_end (struct space *space, uint64_t place, uint64_t length, bool ok);
 
 /* --- metadata nodes --- */

@@ -94,7 +94,8 @@ model_remove (struct model *model, uint64_t key)
   if (i == model->count || model->entries[i].key != key)
     return false;
   model->count--;
-  memmove (model->entries + i, model->entries + i + 1, (model->count - i) * sizeof model->entries[0]);
+  memmove (model->entries + i, model->entries + i + 1,
+           (model->count - i) * sizeof model->entries[0]);
   return true;
 }
 
@@ -250,7 +251,8 @@ device_count (void *arg, uint64_t place)
 }
 
 static int
-device_read (void *arg, const uint64_t *places, const uint64_t *checksums, size_t count, void *images)
+device_read (void *arg, const uint64_t *places, const uint64_t *checksums, size_t count,
+             void *images)
 {
   struct device *device = arg;
 
@@ -260,7 +262,8 @@ device_read (void *arg, const uint64_t *places, const uint64_t *checksums, size_
     assert_true (i == 0 || places[i] > places[i - 1]);
     if (places[i] >= DEVICE_BLOCKS)
       return -EIO;
-    memcpy ((uint8_t *) images + i * BLOCK_SIZE, device->blocks + places[i] * BLOCK_SIZE, BLOCK_SIZE);
+    memcpy ((uint8_t *) images + i * BLOCK_SIZE, device->blocks + places[i] * BLOCK_SIZE,
+            BLOCK_SIZE);
   }
   return 0;
 }
@@ -270,10 +273,10 @@ static const struct format_node_identity identity = {
   .leaf_kind = KIND_MAP_LEAF, .inner_kind = KIND_MAP_INNER,
 };
 
-/* Loads what the device has and compares it; the places in use must be this tree's and no others. */
+/* Loads what the device has and compares it; IS_EXACT: no other places are in use. */
 static void
-assert_device_has (struct device *device, struct btree_pool *pool, const struct format_pointer *root,
-                   const struct model *model, bool is_exact)
+assert_device_has (struct device *device, struct btree_pool *pool,
+                   const struct format_pointer *root, const struct model *model, bool is_exact)
 {
   struct btree loaded;
   uint64_t places = 0;

@@ -320,7 +320,7 @@ test_bad_entries (void **state)
     { { { 5 << MAP_KEY_SHIFT, 9 << MAP_VALUE_PLACE_SHIFT | 3 },
         { 8 << MAP_KEY_SHIFT, 90 << MAP_VALUE_PLACE_SHIFT } }, UINT64_MAX },        /* overlap */
     { { { 5 << MAP_KEY_SHIFT, 9 << MAP_VALUE_PLACE_SHIFT },
-        { 5 << MAP_KEY_SHIFT | 1, 9 << MAP_VALUE_PLACE_SHIFT } }, UINT64_MAX },     /* in two states */
+        { 5 << MAP_KEY_SHIFT | 1, 9 << MAP_VALUE_PLACE_SHIFT } }, UINT64_MAX }, /* two states */
     { { { 5 << MAP_KEY_SHIFT | 2, 9 << MAP_VALUE_PLACE_SHIFT },
         { 8 << MAP_KEY_SHIFT, 9 << MAP_VALUE_PLACE_SHIFT } }, UINT64_MAX },         /* flags */
     { { { 5 << MAP_KEY_SHIFT, 9 << MAP_VALUE_PLACE_SHIFT },
@@ -328,7 +328,7 @@ test_bad_entries (void **state)
     { { { 5 << MAP_KEY_SHIFT, 0 },
         { 8 << MAP_KEY_SHIFT, 9 << MAP_VALUE_PLACE_SHIFT } }, UINT64_MAX },         /* no place */
     { { { 5 << MAP_KEY_SHIFT, PLACE_MAX << MAP_VALUE_PLACE_SHIFT | 1 },
-        { 8 << MAP_KEY_SHIFT, 9 << MAP_VALUE_PLACE_SHIFT } }, UINT64_MAX },         /* no such place */
+        { 8 << MAP_KEY_SHIFT, 9 << MAP_VALUE_PLACE_SHIFT } }, UINT64_MAX },     /* too far */
   };
   struct btree_pool *pool = btree_pool_create ();
   struct extent_map map;

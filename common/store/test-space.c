@@ -113,7 +113,8 @@ model_assert_counts (struct model *model)
   assert_int_equal (counts.pending, model_count (model, PENDING));
   assert_int_equal (counts.discarding, model_count (model, DISCARDING));
   assert_int_equal (counts.reserved, model->reserved);
-  assert_int_equal (counts.capacity, counts.free + counts.used + counts.pending + counts.discarding);
+  assert_int_equal (counts.capacity,
+                    counts.free + counts.used + counts.pending + counts.discarding);
   assert_int_equal (space_nodes_used (model->space), model->nodes);
   space_verify (model->space);
 }
@@ -127,7 +128,8 @@ model_create (struct model *model)
   geometry->group_blocks = 64 << random_below (4);
   geometry->meta_blocks = 8 << random_below (3);
   geometry->first_data = geometry->meta_blocks + random_below (20);
-  geometry->capacity = geometry->first_data + 1 + random_below (BLOCKS_MAX - 1 - geometry->first_data);
+  geometry->capacity = geometry->first_data + 1;
+  geometry->capacity += random_below (BLOCKS_MAX - geometry->capacity);
   model->space = space_create (geometry);
   model->open_batch = 1;
   for (uint64_t i = 0; i < geometry->capacity; i++)
