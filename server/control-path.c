@@ -18,6 +18,8 @@
 /* Removing the directory after the last server may cross with the start of another one. */
 #define LISTEN_TRIES 10
 
+#define LISTEN_BACKLOG 128
+
 #define DIRECTORIES_PER_USER 2
 
 /* The I-th directory in which USER's servers have their sockets. */
@@ -92,7 +94,7 @@ control_bind (const struct sockaddr_un *address)
   /* The mode of the socket's file is the descriptor's at the time of bind. */
   if (fchmod (fd, 0600) < 0 || (unlink (address->sun_path) < 0 && errno != ENOENT)
       || bind (fd, (const struct sockaddr *) address, sizeof *address) < 0
-      || listen (fd, 16) < 0) {
+      || listen (fd, LISTEN_BACKLOG) < 0) {
     error = -errno;
     close (fd);
     return error;

@@ -191,7 +191,11 @@ for i in range (5):
     assert time.monotonic () - start < 5
 time.sleep (0.5)
 growth = memory () - before
-assert growth < 30 * 1500, f"{growth} KiB for 30 clients that do not fetch"
+with open (f"/proc/{pid}/maps") as file:
+    libraries = file.read ()
+# Sanitizers keep what was freed.
+is_sanitized = "libasan" in libraries or "libtsan" in libraries
+assert is_sanitized or growth < 30 * 1500, f"{growth} KiB for 30 clients that do not fetch"
 # Half of them go away, the others get all of it.
 for client in stalled[::2]:
     client.file.close ()
