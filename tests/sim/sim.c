@@ -148,6 +148,9 @@ draw_range (struct world *world, const struct swarm *swarm, enum request_kind ki
   count = random_between (random, 1, swarm->length_max);
   if (kind == REQUEST_TRIM || kind == REQUEST_WRITE_ZEROES)
     count *= random_chance (random, 10) ? 100 : 1;
+  else if (kind != REQUEST_CACHE && kind != REQUEST_BLOCK_STATUS)
+    /* Half of the frames is the most that one request may take. */
+    count = MIN (count, swarm->world.cache_bytes / BLOCK_SIZE / 2 - 1);
   count = MIN (count, blocks - first);
   *offset = first * BLOCK_SIZE;
   *length = count * BLOCK_SIZE;
