@@ -22,6 +22,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "control.h"
 #include "server.h"
 
 #define LOCK_WAIT_MS 3000          /* a process that was killed may hold the store for a moment */
@@ -242,6 +243,41 @@ announce (struct server *server)
   return 0;
 }
 
+/* What `lacuna stat` shows beside the store's own counters. */
+static size_t
+on_counters (void *owner, struct store_counter *counters, size_t max)
+{
+  struct server_counters now;
+
+  server_get_counters (owner, &now);
+  const struct store_counter all[] = {
+    { "server_connections", now.connections_now },
+    { "server_connections_accepted", now.connections },
+    { "server_requests", now.requests },
+    { "server_received_bytes", now.received_bytes },
+    { "server_sent_bytes", now.sent_bytes },
+  };
+  size_t count = MIN (max, ARRAY_COUNT (all));
+
+  memcpy (counters, all, count * sizeof *all);
+  return count;
+}
+
+/* Clients are served without it, too. */
+static void
+start_control (struct server *server)
+{
+  char *message = NULL;
+
+  server->control = control_start (server->store, server_worker_loop (server, 0),
+                                   server_worker_context (server, 0), on_counters, server,
+                                   &message);
+  if (!server->control)
+    log_warning ("%s: %s; other commands cannot work on the store while it is served",
+                 server->options.store, message ? message : strerror (ENOMEM));
+  free (message);
+}
+
 static int
 begin (struct server *server)
 {
@@ -255,10 +291,7 @@ begin (struct server *server)
   watch_signal (server, &server->on_terminate, on_signal, SIGTERM);
   watch_signal (server, &server->on_interrupt, on_signal, SIGINT);
   watch_signal (server, &server->on_child, on_child, SIGCHLD);
-  error = control_start (server);
-  if (error)
-    return error;
-  server->has_control = true;
+  start_control (server);
   listen_start (server);
   if (server->options.is_single)
     error = take_stdio (server);
@@ -297,8 +330,8 @@ close_store (struct server *server)
 static void
 end (struct server *server)
 {
-  if (server->has_control)
-    control_stop (server);
+  if (server->control)
+    control_stop (server->control);
   listen_close (server);
   workers_free (server);
   if (server->store && close_store (server) != 0)

@@ -34,6 +34,7 @@
 #include "store/store.h"
 
 struct connection;
+struct control;
 struct server;
 struct worker;
 
@@ -263,7 +264,7 @@ void workers_take (struct server *server, int fd);
 /* --single: worker 0 serves this one; all ends with it. */
 bool workers_take_single (struct server *server, int receive_fd, int send_fd);
 
-/* While held, a worker does not end: for ops that are not a connection's (control.c).  The worker's thread. */
+/* While held, a worker does not end: for ops that are not a connection's.  The worker's thread. */
 void worker_hold (struct worker *worker);
 void worker_release (struct worker *worker);
 
@@ -329,11 +330,11 @@ struct server {
   pid_t child;                     /* --run; 0: none (any more) */
   int exit_status;
   bool is_read_only;
-  bool has_control, has_pidfile;   /* to be undone at the end */
+  bool has_pidfile;                /* to be removed at the end */
   _Atomic bool is_stopping;
   _Atomic unsigned connection_count, handshake_count;
   ev_signal on_terminate, on_interrupt, on_child;
-  void *control;                   /* control.c's */
+  struct control *control;         /* control.h; NULL: there is none */
 };
 
 /* `lacuna serve ...`; argv[0] is "serve".  Returns the exit status. */
@@ -341,12 +342,5 @@ int serve_main (int argc, char **argv);
 
 /* Begins to end: nothing new is accepted, what is in flight is finished.  Worker 0's thread. */
 void server_stop (struct server *server);
-
-/* --- control.c: the control socket, on worker 0's loop and context --- */
-
-/* Before the loop runs.  0, or negative errno after a message. */
-int control_start (struct server *server);
-/* After all workers have ended and before the store is closed. */
-void control_stop (struct server *server);
 
 #endif
