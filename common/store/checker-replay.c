@@ -62,8 +62,9 @@ item_change_data (struct checker *checker, const struct item *item)
   change_add (&checker->data_changes, change);
 }
 
+/* SIZE: the disk's before this item. */
 static void
-item_change_map (struct checker *checker, const struct item *item)
+item_change_map (struct checker *checker, const struct item *item, uint64_t size)
 {
   struct checker_change change = {
     .disk = item->disk,
@@ -79,7 +80,8 @@ item_change_map (struct checker *checker, const struct item *item)
     change.state = item->flags == 1 ? CHECKER_UNWRITTEN : CHECKER_WRITTEN;
     break;
   case CHECKER_RESIZE:
-    change.first = item->length / CHECKER_BLOCK;
+    /* The trees may still have what a shrink before freed, without an item. */
+    change.first = (item->length < size ? item->length : size) / CHECKER_BLOCK;
     change.end = UINT64_MAX;
     break;
   case CHECKER_DELETE:
@@ -160,6 +162,7 @@ item_apply (struct checker *checker, const struct item *item)
 {
   struct checker_disk *disk = checker_disk_find (checker, item->disk);
   const char *fault = NULL, *name;
+  uint64_t size;
 
   if (item->kind == CHECKER_CREATE)
     return item_create (checker, item);
@@ -167,6 +170,7 @@ item_apply (struct checker *checker, const struct item *item)
     return checker->has_damaged_catalogue ? NULL : "there is no such disk";
   if (disk->is_forgotten)
     return "the disk is gone";
+  size = disk->size;
   switch (item->kind) {
   case CHECKER_RENAME:
     fault = item_name_fault (checker, item, disk, &name);
@@ -198,7 +202,7 @@ item_apply (struct checker *checker, const struct item *item)
     fault = item_range_fault (checker, item, disk);
   }
   if (fault == NULL)
-    item_change_map (checker, item);
+    item_change_map (checker, item, size);
   return fault;
 }
 

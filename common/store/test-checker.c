@@ -697,6 +697,31 @@ test_items (void **state)
   expect_items (CHECKER_DAMAGED, "it stands behind DATA");
 }
 
+/* The trees were written while a shrink went on: what it freed later belongs to another disk. */
+static void
+test_shrink_and_grow (void **state)
+{
+  (void) state;
+  for (unsigned is_reused = 0; is_reused < 2; ++is_reused) {
+    make_store ();
+    put (3, 20, 4, 0);
+    put (4, 80, 8, 502 * 4096);
+    seal ();
+    expect (CHECKER_CLEAN, "note: map of disk 'alpha': 10 blocks lie beyond the disk's size");
+    writer = (struct writer) { .place = 48, .sequence = 50, .previous = 0xc4a1, .position = 1000 };
+    record_begin ();
+    item (CHECKER_RESIZE, 0, 1, 0, 600 * 4096, 0);
+    item (CHECKER_MAP, 2, 1, 508, 1, 350);
+    item (CHECKER_RETIRE, 0, 3, 2, 4, 0);
+    item (CHECKER_UNMAP, 0, 3, 2, 4, 0);
+    if (is_reused)
+      item (CHECKER_MAP, 2, 3, 10, 4, 303);
+    record_end ();
+    expect (CHECKER_DAMAGED, "shared run at place 320: 4 blocks have 0 owners, not 2, after");
+    assert_non_null (strstr (output, "\n1 problem\n"));
+  }
+}
+
 static void
 test_record_fields (void **state)
 {
@@ -901,6 +926,7 @@ main (void)
     cmocka_unit_test (test_torn_tail),
     cmocka_unit_test (test_broken_chain),
     cmocka_unit_test (test_items),
+    cmocka_unit_test (test_shrink_and_grow),
     cmocka_unit_test (test_record_fields),
     cmocka_unit_test (test_no_room),
     cmocka_unit_test (test_paint),
