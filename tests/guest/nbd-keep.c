@@ -10,7 +10,7 @@
  *
  * It needs only what the protocol and <linux/nbd-netlink.h> say, and runs in the guest's tests only.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1            /* POLLRDHUP */
 #include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
