@@ -8,7 +8,7 @@
  * What it reports has a severity.  `damage`: something is lost, or may be; `repairable`: a second
  * copy still has it; `note`: normal after a crash.  The first two are problems.
  *
- * Blocks the calling thread.  Memory: 24 bytes per extent, and as much as the journal's items take.
+ * Blocks the calling thread.  Memory: about 36 bytes per extent, and 48 per item of the journal.
  */
 #ifndef LACUNA_CHECKER_H
 #define LACUNA_CHECKER_H
