@@ -57,6 +57,15 @@ warm_logged (struct world *world)
   request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
 }
 
+/* A copy in the journal of block 0, and a newer content that is dirty. */
+static void
+warm_logged_dirty (struct world *world)
+{
+  warm_logged (world);
+  explorer_finish (world);
+  warm_dirty (world);
+}
+
 /* --- the races --- */
 
 static void
@@ -172,6 +181,14 @@ start_write_back_flush (struct world *world)
   request (world, 0, REQUEST_FLUSH, 0, 0, 0);
 }
 
+static void
+start_write_back_flush_write (struct world *world)
+{
+  explorer_write_back (world, 0);
+  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+}
+
 /* The other disk's WRITE finds space only when the TRIM is durable. */
 static void
 start_reuse (struct world *world)
@@ -252,6 +269,9 @@ const struct scenario scenarios[] = {
     .preemptions = ALL, .cuts_power = true, .about = "a block replaced while it is being written back" },
   { .name = "write-back-write-logged", .base = base_one, .warm = warm_logged, .start = start_write_back_write,
     .preemptions = ALL, .cuts_power = true, .about = "a copy in the journal that is older than what is in its place" },
+  { .name = "write-back-flush-write", .base = base_one, .warm = warm_logged_dirty,
+    .start = start_write_back_flush_write, .preemptions = 2, .cuts_power = true,
+    .about = "a FLUSH of what is written back while something newer replaces it, over an old copy in the journal" },
   { .name = "trim-logged-hole", .base = base_empty, .warm = warm_logged, .start = start_read_trim, .then = then_read,
     .preemptions = ALL, .cuts_power = true, .about = "a copy in the journal of a block that is not mapped, trimmed" },
   { .name = "write-back-flush", .base = base_empty, .warm = warm_dirty, .start = start_write_back_flush,
