@@ -164,7 +164,7 @@ command_punch_ask (struct command *command)
 
   if (error < 0)
     return command_fail (command, error, "nothing is punched from %" PRIu64 " on: %s", command->at,
-                         why);
+                         error == -EPERM ? "the store is open read-only" : why);
   return command_start_access (command, REQUEST_WRITE_ZEROES, REQUEST_FUA, length,
                                COMMAND_PUNCH_ANSWER);
 }

@@ -148,7 +148,10 @@ command_changed (struct command *command)
 
   if (admin->op.error == 0)
     return OP_DONE;
-  return command_fail (command, admin->op.error, "%s",
+  /* The message is about the name that is taken; the caller puts the disk's own before it. */
+  bool is_taken = admin->kind == ADMIN_RENAME && admin->op.error == -EEXIST;
+
+  return command_fail (command, admin->op.error, "%s%s", is_taken ? "new name: " : "",
                        admin->message[0] ? admin->message : strerror (-admin->op.error));
 }
 
