@@ -62,7 +62,7 @@ def lacuna(*arguments, status=0):
 class Server:
     """A store with disks {name: size in bytes}, and a server on it."""
 
-    def __init__(self, disks, *options, cache="64M"):
+    def __init__(self, disks, *options, cache="64M", capacity=None):
         self.path = os.path.join(tmp, f"store{len(_servers)}")
         self.sock = self.path + ".sock"
         self.pidfile = self.path + ".pid"
@@ -71,7 +71,7 @@ class Server:
         self.options = options
         self.cache = cache
         self.process = None
-        lacuna("init", self.path)
+        lacuna("init", self.path, *(["--capacity", capacity] if capacity else []))
         for name, size in disks.items():
             lacuna("create", self.path, name, str(size))
         _servers.append(self)
