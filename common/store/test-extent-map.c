@@ -302,6 +302,10 @@ test_long (void **state)
   extent.place += 5;
   extent_map_set (&map, &extent, NULL, NULL);
   assert_int_equal (extent_map_extents (&map), 4);
+  /* Nor does one in front of it. */
+  extent = (struct extent) { 9, 1, 76, EXTENT_WRITTEN };
+  extent_map_set (&map, &extent, NULL, NULL);
+  assert_int_equal (extent_map_extents (&map), 5);
   extent = (struct extent) { last, 1, PLACE_MAX, EXTENT_UNWRITTEN };
   extent_map_set (&map, &extent, NULL, NULL);
   extent_map_lookup (&map, last, 1, &extents[0]);
@@ -345,6 +349,50 @@ test_bad_entries (void **state)
   btree_pool_destroy (pool);
 }
 
+static uint64_t
+image_place (void *arg)
+{
+  return ++*(uint64_t *) arg;
+}
+
+/* The flag is never in an inner node, so that whoever reads them from the device may search by
+ * blocks. */
+static void
+test_inner_keys (void **state)
+{
+  struct btree_pool *pool = btree_pool_create ();
+  struct format_node_identity identity = { .leaf_kind = KIND_MAP_LEAF,
+                                           .inner_kind = KIND_MAP_INNER };
+  uint8_t image[BLOCK_SIZE];
+  struct btree_writer writer;
+  struct extent_map map;
+  uint64_t place, last = 0;
+  unsigned inner = 0;
+
+  (void) state;
+  random_state = 1;
+  extent_map_init (&map, pool);
+  for (unsigned i = 0; i < 3000; i++) {
+    struct extent extent = { 2 * random_below (100000), 1, 2 * i + 1, EXTENT_UNWRITTEN };
+
+    assert_int_equal (extent_map_reserve (&map, 1), 0);
+    extent_map_set (&map, &extent, NULL, NULL);
+  }
+  btree_freeze (&map.tree);
+  btree_writer_init (&writer, &map.tree, &identity, image_place, &last);
+  while (btree_writer_next (&writer, image, &place)) {
+    const struct format_node *node = (const void *) image;
+    const struct format_inner_entry *entries = (const void *) (image + sizeof *node);
+
+    for (unsigned i = 0; from_le16 (node->level) > 0 && i < from_le16 (node->count); i++, inner++)
+      assert_int_equal (from_le64 (entries[i].key) & MAP_KEY_UNWRITTEN, 0);
+  }
+  assert_true (inner > 10);
+  btree_thaw (&map.tree, true, NULL, NULL);
+  extent_map_destroy (&map);
+  btree_pool_destroy (pool);
+}
+
 static void
 test_memory (void **state)
 {
@@ -374,6 +422,7 @@ main (void)
     cmocka_unit_test (test_changes),
     cmocka_unit_test (test_long),
     cmocka_unit_test (test_bad_entries),
+    cmocka_unit_test (test_inner_keys),
     cmocka_unit_test (test_memory),
   };
 
