@@ -819,6 +819,7 @@ create_queue (struct device *d)
   struct sim_queue *queue = allocate (1, sizeof *queue);
 
   queue->queue.device = d;
+  queue->queue.is_manual = !device->image->options.is_threaded;
   list_init (&queue->completed);
   queue->event_fd = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (queue->event_fd < 0) {

@@ -90,10 +90,13 @@ struct device_class {
 /* First members of the implementations' own structures. */
 struct device {
   const struct device_class *class;
+  bool is_stepped;          /* the simulated one: nothing completes but by queue_wait or by its
+                               driver; there is no file descriptor to wait on */
 };
 struct queue {
   struct device *device;
   unsigned in_flight;       /* submitted, not yet done */
+  bool is_manual;           /* nothing completes unless queue_wait is called (simulated) */
 };
 
 /* Opens PATH with the io_uring device and takes its lock (flock on the open
