@@ -5,9 +5,30 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "client.h"
 #include "control.h"
 #include "store/checker.h"
+
+static bool
+parse_capacity (const char *store, const char *text, uint64_t *capacity)
+{
+  char next[TEXT_SIZE_MAX];
+
+  if (!client_parse_size (store, NULL, "--capacity", text, capacity))
+    return false;
+  /* To store_init zero means no limit, which is not what somebody meant who wrote it. */
+  if (*capacity == 0)
+    client_error (store, NULL, "the capacity must be greater than zero");
+  else if (*capacity > PLACE_MAX * BLOCK_SIZE)
+    client_error (store, NULL, "the capacity is too large: a store has at most 16 PiB");
+  else if (*capacity % BLOCK_SIZE != 0)
+    client_error (store, NULL, "the capacity is not a multiple of 4096; the next one up is %s",
+                  text_exact_size (align_up (*capacity, BLOCK_SIZE), next));
+  else
+    return true;
+  return false;
+}
 
 int
 client_init (int argc, char **argv)
@@ -31,13 +52,8 @@ client_init (int argc, char **argv)
     return status;
   const char *store = arguments.operands[0];
 
-  if (arguments.capacity != NULL) {
-    if (!client_parse_size (store, NULL, "--capacity", arguments.capacity, &capacity))
-      return CLIENT_FAILED;
-    /* To store_init zero means no limit, which is not what somebody meant who wrote it. */
-    if (capacity == 0)
-      return client_error (store, NULL, "the capacity must be greater than zero");
-  }
+  if (arguments.capacity != NULL && !parse_capacity (store, arguments.capacity, &capacity))
+    return CLIENT_FAILED;
   result = store_init (store, capacity, (arguments.options & OPTION_FORCE) != 0, &error);
   status = CLIENT_DONE;
   if (result < 0)
