@@ -239,12 +239,18 @@ frame_flags (const struct frame *frame)
 }
 
 static void
-unmapped_change (struct cache *cache, struct frame *frame, int change)
+unmapped_change (struct frame *frame, int change)
 {
-  atomic_fetch_add_explicit (region_counter (cache, cache->unmapped_regions, frame_disk (frame),
+  count_change (&frame->owner->unmapped_count, change);
+}
+
+/* The block became dirty, or is not any more. */
+static void
+region_change (struct cache *cache, const struct frame *frame, int change)
+{
+  atomic_fetch_add_explicit (region_counter (cache, cache->dirty_regions, frame_disk (frame),
                                              frame_block (frame)),
                              (uint32_t) change, memory_order_relaxed);
-  count_change (&frame->owner->unmapped_count, change);
 }
 
 /* The header in the arena is right after each store: content first, `disk` last. */
@@ -266,18 +272,20 @@ header_clear (struct cache *cache, struct frame *frame)
 
 /* The flags that tell what a frame owns, and what it hands on to the one that replaces it. */
 #define FLAGS_HEIR (FRAME_HAS_TOKEN | FRAME_HAS_COPY | FRAME_IS_UNMAPPED)
-#define FLAGS_OWNED (FLAGS_HEIR | FRAME_IS_LOGGED)
+#define FLAGS_OWNED (FLAGS_HEIR | FRAME_IS_LOGGED | FRAME_IS_DIRTY)
 
 void
 dirty_enter (struct cache *cache, struct cache_disk *disk, struct frame *fresh,
              uint64_t version, struct frame *old, bool brings_token)
 {
   unsigned old_flags = old != NULL ? frame_flags (old) : 0;
-  unsigned flags = old_flags & FLAGS_HEIR;
+  unsigned flags = (old_flags & FLAGS_HEIR) | FRAME_IS_DIRTY;
 
+  if (old == NULL)
+    region_change (cache, fresh, 1);
   if (brings_token) {
     flags |= FRAME_HAS_TOKEN | FRAME_IS_UNMAPPED;
-    unmapped_change (cache, fresh, 1);
+    unmapped_change (fresh, 1);
   }
   frame_change_flags (fresh, 0, flags);
   mutex_lock (&disk->mutex);
@@ -320,7 +328,8 @@ dirty_leave (struct cache *cache, struct frame *frame)
   disk_count (disk, flags, -1);
   mutex_unlock (&disk->mutex);
   if ((flags & FRAME_IS_UNMAPPED) != 0)
-    unmapped_change (cache, frame, -1);
+    unmapped_change (frame, -1);
+  region_change (cache, frame, -1);
   frame_change_flags (frame, FLAGS_OWNED, 0);
   atomic_fetch_sub_explicit (&cache->dirty_count, 1, memory_order_relaxed);
   header_clear (cache, frame);
@@ -514,7 +523,7 @@ cache_give_token (struct cache *cache, struct cache_disk *disk, uint64_t block)
 
   if (is_given) {
     if (!frame_has (frame, FRAME_IS_UNMAPPED))
-      unmapped_change (cache, frame, 1);
+      unmapped_change (frame, 1);
     frame_change_flags (frame, 0, FRAME_HAS_TOKEN | FRAME_IS_UNMAPPED);
   }
   mutex_unlock (lock);
@@ -556,9 +565,12 @@ cache_settle (struct cache *cache, struct frame *frame, bool ok, struct list *wa
     struct frame *heir = find_dirty (cache, frame_disk (frame), frame_block (frame));
 
     if (heir != NULL) {
-      heir_advance (frame, heir);
+      /* A copy in the journal that is older than FRAME stays there, for it was not retired: replay would put it over
+       * what is in its place now.  Then the heir is still due, and takes the copy's place. */
+      if (!frame_has (heir, FRAME_HAS_COPY))
+        heir_advance (frame, heir);
       if ((frame_flags (heir) & (FRAME_HAS_TOKEN | FRAME_IS_UNMAPPED)) == FRAME_IS_UNMAPPED) {
-        unmapped_change (cache, heir, -1);
+        unmapped_change (heir, -1);
         frame_change_flags (heir, FRAME_IS_UNMAPPED, 0);
       }
     }
@@ -656,7 +668,7 @@ dirty_verify_frame (struct cache *cache, struct frame *frame)
 void
 dirty_verify (struct cache *cache)
 {
-  uint64_t dirty = 0, unmapped = 0, indexed = 0, regions = 0, unmapped_regions = 0;
+  uint64_t dirty = 0, indexed = 0, regions = 0, dirty_regions = 0;
 
   for (uint32_t i = 0; i < cache->frame_count; i++) {
     struct frame *frame = &cache->frames[i];
@@ -666,7 +678,7 @@ dirty_verify (struct cache *cache)
     if (!is_orphan && frame_state (frame) == FRAME_DIRTY) {
       dirty_verify_frame (cache, frame);
       dirty++;
-      unmapped += frame_has (frame, FRAME_IS_UNMAPPED);
+      CHECK (frame_has (frame, FRAME_IS_DIRTY));
     } else {
       CHECK (list_is_empty (&frame->dirty_link) && (frame_flags (frame) & FLAGS_OWNED) == 0);
       CHECK (atomic_load (&frame_header (cache, frame)->disk) == 0);
@@ -674,8 +686,8 @@ dirty_verify (struct cache *cache)
   }
   for (uint64_t i = 0; i < (cache->region_mask + 1) * REGIONS_PER_LINE; i++) {
     regions += atomic_load (&cache->cached_regions[i]);
-    unmapped_regions += atomic_load (&cache->unmapped_regions[i]);
+    dirty_regions += atomic_load (&cache->dirty_regions[i]);
   }
-  CHECK (regions == indexed && unmapped_regions == unmapped);
+  CHECK (regions == indexed && dirty_regions == dirty);
   CHECK (dirty == cache_dirty_count (cache) && dirty <= atomic_load (&cache->dirty.used));
 }

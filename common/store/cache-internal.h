@@ -96,10 +96,10 @@ struct cache {
   uint32_t evict_batch;
   _Atomic uint32_t *buckets;        /* index + 1 of the first frame; 0: empty */
   struct bucket_lock *locks;
-  /* How many frames (unmapped dirty frames) of a region of a disk are in the index.  Hashed: a
+  /* How many frames (dirty frames) of a region of a disk are in the index.  Hashed: a
    * counter may count other regions too, so only its zero tells something. */
   _Atomic uint32_t *cached_regions;
-  _Atomic uint32_t *unmapped_regions;
+  _Atomic uint32_t *dirty_regions;
 
   _Atomic uint64_t version __attribute__ ((aligned (CACHE_LINE)));
   _Atomic uint64_t dirty_count;

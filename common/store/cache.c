@@ -515,19 +515,20 @@ cache_has_copies (struct cache *cache, struct cache_disk *disk, uint64_t first, 
 }
 
 bool
-cache_find_unmapped (struct cache *cache, struct cache_disk *disk, uint64_t block,
+cache_find_dirty (struct cache *cache, struct cache_disk *disk, uint64_t block,
                      uint64_t length, uint64_t *run_block, uint64_t *run_length)
 {
   uint64_t last = block + length - 1;
   uint64_t end;
 
   CHECK (length > 0 && last >= block);
-  if (atomic_load_explicit (&disk->unmapped_count, memory_order_acquire) == 0
-      || !find_flag (cache, cache->unmapped_regions, disk->id, block, last, FRAME_IS_UNMAPPED,
+  if ((atomic_load_explicit (&disk->fresh_count, memory_order_acquire) == 0
+       && atomic_load_explicit (&disk->logged_count, memory_order_acquire) == 0)
+      || !find_flag (cache, cache->dirty_regions, disk->id, block, last, FRAME_IS_DIRTY,
                      run_block))
     return false;
   end = *run_block;
-  while (end < last && block_has (cache, disk->id, end + 1, FRAME_IS_UNMAPPED))
+  while (end < last && block_has (cache, disk->id, end + 1, FRAME_IS_DIRTY))
     end++;
   *run_length = end - *run_block + 1;
   return true;
@@ -551,15 +552,15 @@ cache_allocate_tables (struct cache *cache)
   cache->frames = aligned_alloc (CACHE_LINE, frame_bytes);
   cache->buckets = aligned_alloc (CACHE_LINE, lines * CACHE_LINE);
   cache->cached_regions = aligned_alloc (CACHE_LINE, 2 * lines * CACHE_LINE);
-  cache->unmapped_regions = aligned_alloc (CACHE_LINE, 2 * lines * CACHE_LINE);
+  cache->dirty_regions = aligned_alloc (CACHE_LINE, 2 * lines * CACHE_LINE);
   cache->locks = aligned_alloc (CACHE_LINE, locks * sizeof *cache->locks);
   if (cache->frames == NULL || cache->buckets == NULL || cache->cached_regions == NULL
-      || cache->unmapped_regions == NULL || cache->locks == NULL)
+      || cache->dirty_regions == NULL || cache->locks == NULL)
     return false;
   memset (cache->frames, 0, frame_bytes);
   memset (cache->buckets, 0, lines * CACHE_LINE);
   memset (cache->cached_regions, 0, 2 * lines * CACHE_LINE);
-  memset (cache->unmapped_regions, 0, 2 * lines * CACHE_LINE);
+  memset (cache->dirty_regions, 0, 2 * lines * CACHE_LINE);
   for (uint64_t i = 0; i < locks; i++)
     CHECK (pthread_mutex_init (&cache->locks[i].mutex, NULL) == 0);
   return true;
@@ -571,7 +572,7 @@ cache_free_tables (struct cache *cache)
   free (cache->frames);
   free (cache->buckets);
   free (cache->cached_regions);
-  free (cache->unmapped_regions);
+  free (cache->dirty_regions);
   free (cache->locks);
   free (cache);
 }

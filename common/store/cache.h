@@ -59,6 +59,7 @@ enum frame_flags {               /* changed under the bucket's lock */
   FRAME_IN_COMMIT = 32,          /* part of the record being written */
   FRAME_IS_UNMAPPED = 64,        /* dirty, and the map shows a hole: HAS_TOKEN, or write-back took
                                     the token and has not settled yet */
+  FRAME_IS_DIRTY = 128,          /* dirty and in the index, as the state says */
 };
 
 /* One disk as the cache sees it; lies in struct disk. */
@@ -211,12 +212,11 @@ void cache_drop (struct cache *cache, struct cache_disk *disk, uint64_t first, u
 bool cache_has_copies (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last);
 
 /* --- what block status asks --- */
-/* Blocks that are dirty and IS_UNMAPPED (data that the map shows as a hole), as runs: the first
- * such run at or after BLOCK within LENGTH blocks: *RUN_LENGTH, and true; false: none. Skips by
- * region counters; cost about min (LENGTH / 256, frames).  Range held shared; call it before
- * looking at the map: what it does not report any more is in the map by then.  It may report a
- * block that has just been mapped. */
-bool cache_find_unmapped (struct cache *cache, struct cache_disk *disk, uint64_t block,
+/* Dirty blocks (data, whatever the map shows), as runs: the first such run at or after BLOCK within LENGTH
+ * blocks: *RUN_LENGTH, and true; false: none. Skips by region counters; cost about min (LENGTH /
+ * 256, frames).  Range held shared; call it before looking at the map: what it does not report any
+ * more is in the map by then.  It may report a block that has just been cleaned. */
+bool cache_find_dirty (struct cache *cache, struct cache_disk *disk, uint64_t block,
                           uint64_t length, uint64_t *run_block, uint64_t *run_length);
 
 /* Dirty frames are collected by `since`, not by version: a FLUSH that must cover version V needs

@@ -19,6 +19,8 @@
 #include "device/device.h"
 #include "store/op.h"
 
+#define CONTEXT_COUNTERS 32
+
 struct context {
   struct queue *queue;              /* the owner thread's */
   struct list ready;                /* the owner thread's */
@@ -26,11 +28,19 @@ struct context {
   _Atomic bool signalled;           /* the event was sent and not yet consumed */
   int event_fd;                     /* mailbox */
   int poll_fd;                      /* epoll: event_fd and the queue's */
-  bool is_stepwise;                 /* the explorer: one step, then back to ready */
+  _Atomic unsigned active;          /* ops started and not done */
+  struct list link;                 /* in the store's contexts */
+  _Atomic uint64_t counters[CONTEXT_COUNTERS];  /* the owner thread counts, anyone reads: no
+                                       counter is written by two threads */
 };
 
 /* NULL with errno if there is no memory, no file descriptor, or no io_uring. */
 struct context *context_create (struct device *device);
+/* Runs and waits until no op of this context is under way: reading ahead, and commits that it leads for
+ * others, outlive the requests that began them. */
+void context_drain (struct context *context);
+/* Forgets what is in flight and ready, as if the process had been killed; then it may be destroyed. */
+void context_abandon (struct context *context);
 /* Nothing may be in flight or ready. */
 void context_destroy (struct context *context);
 
@@ -45,6 +55,9 @@ void context_wait (struct context *context, int timeout_ms);
 
 /* Runs and waits until *FLAG is true. */
 void context_run_until (struct context *context, const _Atomic bool *flag);
+
+/* Hands a runnable op to its context from another thread; op.c's. */
+void context_post (struct context *context, struct op *op);
 
 /* For the explorer and the simulator: takes in the mailbox, then the ready ops
  * may be walked (struct op by link), and one of them run for one step. */

@@ -174,7 +174,8 @@ struct format_record {         /* 96 bytes, then item bytes up to the end of the
   le32 item_bytes;             /* 8-aligned */
   le32 data_count;             /* blocks of data */
   le32 data_offset;            /* blocks from the record's start to the first data block */
-  le32 reserved;
+  le32 tail_bytes;             /* of item_bytes: without the DATA items at their end, which have no
+                                  position; the next record's position is at least position + tail_bytes */
   le64 time;                   /* seconds since 1970, for people */
 };
 
@@ -184,7 +185,8 @@ enum format_item_kind {
   ITEM_RETIRE = 3,             /* DATA of these blocks before this item is void, the map stays */
   ITEM_CREATE = 4,             /* followed by struct format_item_disk */
   ITEM_RENAME = 5,             /* followed by struct format_item_disk (size and uuid as they are) */
-  ITEM_RESIZE = 6,             /* length: the new size in bytes; blocks beyond it become holes, their DATA void */
+  ITEM_RESIZE = 6,             /* length: the new size in bytes; blocks beyond it, and beyond the size before, become holes; DATA
+                                  beyond it is void */
   ITEM_DELETE = 7,             /* the disk is dying: no name, size 0 as for RESIZE */
   ITEM_FORGET = 8,             /* a dying disk has no extents left: it is gone */
   ITEM_DATA = 9,               /* `length` blocks from `block` on: the next ones of the record's data.  Last of a record's items. */

@@ -16,20 +16,24 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "store/cache.h"
 #include "store/context.h"
 #include "store/format.h"
+#include "store/journal.h"
 #include "store/op.h"
 
 struct store;
 struct disk;
 struct range_request;
+struct commit_request;
+struct writeback_request;
 struct fill;
 struct frame;
 
 /* --- stores --- */
 
 #define STORE_CACHE_DEFAULT (256 * MIB)
-#define STORE_CACHE_MIN (64 * MIB)         /* two requests of 32 MiB in flight */
+#define STORE_CACHE_MIN (80 * MIB)         /* half of it may be in flight: one request of 32 MiB */
 #define STORE_CAPACITY_MIN (64 * MIB)
 #define STORE_REQUEST_MAX (32 * MIB)       /* longest READ and WRITE */
 
@@ -169,11 +173,15 @@ struct request {
   struct frame **frames;        /* one per block; NULL: a hole (READ).  READ: what to send; WRITE: the payload */
   struct frame *frames_inline[REQUEST_FRAMES_INLINE];
   uint32_t frame_count;
+  struct cache_ticket ticket;   /* its place in the queue for admission */
   uint32_t charged;             /* frames charged in flight */
   uint32_t charged_dirty;
   uint64_t at;                  /* how far it has come: block, or what the op says */
   struct fill *fill;            /* slow path */
-  uint64_t version;             /* FLUSH, FUA */
+  uint64_t version;             /* FLUSH: what it covers */
+  uint64_t end;                 /* TRIM, WRITE_ZEROES: block after the last whole one */
+  unsigned retries;             /* WRITE: commits for the sake of space */
+
   bool is_admitted, is_started;
 };
 
@@ -187,7 +195,8 @@ int request_validate (struct disk *disk, enum request_kind kind, unsigned flags,
 void request_init (struct request *request, struct context *context, struct disk *disk, enum request_kind kind,
                    unsigned flags, uint64_t offset, uint64_t length, void (*done) (struct request *));
 
-/* WRITE, before request_start: gets memory for the payload.  True: it is there.  False: all memory for payloads is in use; ADMITTED
+/* WRITE, before request_start: gets memory for the payload.  True: it is there (or op.error is -ENOMEM: then
+ * request_segments gives nothing, and the payload is to be skipped).  False: all memory for payloads is in use; ADMITTED
  * (set it before) will be called on the request's context when it is there.  Until then
  * the caller reads nothing more from this client: that is the back-pressure. */
 bool request_admit (struct request *request);
@@ -199,7 +208,7 @@ bool request_is_hole (struct request *request, uint64_t from, uint64_t *length);
 
 void request_start (struct request *request);
 /* Gives back frames and budget: after DONE, or instead of request_start (a client that died within its
- * payload).  A request that waits for admission: ADMITTED will not be called. */
+ * payload).  Not while it waits for admission: let ADMITTED come first (it does, others end). */
 void request_release (struct request *request);
 
 /* --- changes to disks --- */
@@ -220,6 +229,10 @@ struct admin {
   /* the engine's own */
   struct disk *disk;
   struct range_request *range;
+  struct commit_request *commit;
+  struct writeback_request *writeback;
+  struct journal_waiter tail;
+  uint64_t tail_left;               /* bytes reserved and not used */
   uint64_t at;
   uint64_t size_before;
 };

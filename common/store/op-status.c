@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* op-status.c - BLOCK_STATUS: which parts of a range are holes, data, or zeros with space.  Stands for:
+ *
+ *   lock the range shared; lay the dirty blocks over the map; unlock
+ *
+ * A dirty block is data, whether the map shows a hole, zeros or data.  Dirty blocks are asked for before the map is:
+ * what the cache does not report any more is in the map by then (write-back changes the map before it settles the frame).  Neighbours of one
+ * kind are told as one.  An answer may cover less than was asked (proto.md, NBD_CMD_BLOCK_STATUS), so
+ * the work is bounded: STATUS_EXTENTS_MAX extents of the map per answer.
+ */
+#include <errno.h>
+
+#include "base/check.h"
+#include "store/store-internal.h"
+
+enum status_stage {
+  STATUS_LOCK,
+  STATUS_LOOK,
+};
+
+/* Extents of the map that one request walks. */
+#define STATUS_EXTENTS_MAX 65536
+
+/* With dirty blocks around, one request looks at no more than this much (64 GiB): the look at the cache
+ * costs a counter per MiB. */
+#define STATUS_DIRTY_BLOCKS_MAX (UINT64_C (1) << 24)
+
+static enum op_next
+status_lock (struct request *request)
+{
+  struct op *op = &request->op;
+  uint64_t first = request_first_block (request);
+
+  op_count (op, COUNTER_BLOCK_STATUSES, 1);
+  CHECK (request->extent_max > 0);
+  request->fill = fill_acquire (request->disk->store);
+  if (request->fill == NULL) {
+    op->error = -ENOMEM;
+    return OP_DONE;
+  }
+  op->stage = STATUS_LOOK;
+  op_expect (op);
+  if (!range_lock_acquire (&request->disk->range_lock, &request->fill->range, first,
+                           first + request_block_count (request) - 1, RANGE_SHARED, &op->waiter))
+    return OP_WAIT;
+  op_wake (op);
+  return OP_MORE;
+}
+
+/* Adds [request->at, to), blocks, to the answer; false: it is full. */
+static bool
+status_add (struct request *request, uint64_t to, uint32_t flags)
+{
+  uint64_t from = MAX (request->at * BLOCK_SIZE, request->offset);
+  uint64_t end = MIN (to * BLOCK_SIZE, request->offset + request->length);
+  struct status_extent *last = &request->extents[request->extent_count];
+
+  if (request->extent_count > 0 && last[-1].flags == flags)
+    last[-1].length += end - from;
+  else if (request->extent_count < request->extent_max) {
+    *last = (struct status_extent) { .length = end - from, .flags = flags };
+    request->extent_count++;
+  }
+  else
+    return false;
+  request->at = to;
+  return true;
+}
+
+/* Adds what the map says of [request->at, to); false: the answer is full, or enough was done. */
+static bool
+status_add_map (struct request *request, uint64_t to, unsigned *budget)
+{
+  static const uint32_t flags[] = {
+    [EXTENT_HOLE] = STATUS_HOLE | STATUS_ZERO,
+    [EXTENT_UNWRITTEN] = STATUS_ZERO,
+    [EXTENT_WRITTEN] = 0,
+  };
+  struct fill *fill = request->fill;
+
+  while (request->at < to) {
+    unsigned count = extent_map_scan (&request->disk->map, request->at, to - request->at,
+                                      fill->extents, ARRAY_COUNT (fill->extents));
+
+    for (unsigned e = 0; e < count; e++) {
+      const struct extent *extent = &fill->extents[e];
+
+      if (!status_add (request, extent->block + extent->length, flags[extent->state]))
+        return false;
+    }
+    if (*budget <= count)
+      return false;
+    *budget -= count;
+  }
+  return true;
+}
+
+static bool
+status_has_dirty (struct disk *disk)
+{
+  return atomic_load (&disk->cache.fresh_count) > 0
+         || atomic_load (&disk->cache.logged_count) > 0;
+}
+
+static enum op_next
+status_look (struct request *request)
+{
+  struct disk *disk = request->disk;
+  struct cache *cache = disk->store->cache;
+  uint64_t end = request_first_block (request) + request_block_count (request);
+  unsigned budget = STATUS_EXTENTS_MAX;
+  struct list wake = LIST_INIT (wake);
+  bool goes_on = true;
+
+  request->at = request_first_block (request);
+  if (request->flags & REQUEST_ONE_EXTENT)
+    request->extent_max = 1;
+  if (status_has_dirty (disk))
+    end = MIN (end, request->at + STATUS_DIRTY_BLOCKS_MAX);
+  while (goes_on && request->at < end) {
+    uint64_t run = end, length = 0;
+
+    if (status_has_dirty (disk)
+        && !cache_find_dirty (cache, &disk->cache, request->at, end - request->at, &run,
+                                 &length))
+      run = end;
+    goes_on = status_add_map (request, run, &budget);
+    if (goes_on && run < end)
+      goes_on = status_add (request, run + length, 0);
+  }
+  range_lock_release (&disk->range_lock, &request->fill->range, &wake);
+  op_wake_all (&wake);
+  fill_release (disk->store, request->fill);
+  request->fill = NULL;
+  return OP_DONE;
+}
+
+enum op_next
+op_status_step (struct op *op)
+{
+  struct request *request = container_of (op, struct request, op);
+
+  switch ((enum status_stage) op->stage) {
+  case STATUS_LOCK:
+    return status_lock (request);
+  case STATUS_LOOK:
+    return status_look (request);
+  }
+  CHECK (false);
+}

@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* op-write.c - WRITE.  The payload is in fresh frames already (request_admit); what is left stands for:
+ *
+ *   for each window: charge dirty frames; lock it shared; complete partly written blocks from their old content;
+ *     reserve space for the blocks that have none; publish; unlock
+ *   if (FUA) commit
+ *
+ * Publishing is the last thing that is done and cannot fail, so a WRITE that fails leaves nothing behind that must
+ * be cleaned up: no dirty frame without space, and nobody else's data touched.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "store/store-internal.h"
+
+enum write_stage {
+  WRITE_START,
+  WRITE_CHARGE,    /* room for the dirty frames of the next window */
+  WRITE_LOCK,      /* the window, shared */
+  WRITE_PUBLISH,   /* reserve; complete partly written blocks; publish; unlock */
+  WRITE_EDGE_READ, /* the old content of a partly written block is being read by us */
+  WRITE_NEXT,
+  WRITE_PLACE,     /* FUA: too much for a record, so to its place first */
+  WRITE_SYNC,
+  WRITE_END,
+};
+
+/* After so many commits for the sake of space a WRITE gives up: what could be freed was freed. */
+#define WRITE_RETRIES_MAX 3
+
+/* A partly written block. */
+struct write_edge {
+  uint64_t index;      /* in request->frames */
+  uint64_t from, to;   /* bytes of the block that the payload covers */
+};
+
+/* The partly covered block of the window at INDEX, if it is one. */
+static bool
+write_is_partial (const struct request *request, uint64_t index, struct write_edge *edge)
+{
+  uint64_t start = (request_first_block (request) + index) * BLOCK_SIZE;
+  uint64_t end = request->offset + request->length;
+
+  edge->index = index;
+  edge->from = request->offset > start ? request->offset - start : 0;
+  edge->to = MIN (end - start, BLOCK_SIZE);
+  return edge->from > 0 || edge->to < BLOCK_SIZE;
+}
+
+/* Blocks of the window that begins at request->at. */
+static uint64_t
+write_window (const struct request *request)
+{
+  return MIN (request->frame_count - request->at, request->disk->store->window_blocks);
+}
+
+/* Blocks of the locked window that are left. */
+static uint64_t
+write_left (const struct request *request)
+{
+  return request->fill->range.last + 1 - request_first_block (request) - request->at;
+}
+
+static void
+write_unlock (struct request *request)
+{
+  struct list wake = LIST_INIT (wake);
+  struct fill *fill = request->fill;
+
+  if (fill->edge != NULL && fill->edge != FRAME_UNKNOWN)
+    cache_put (request->disk->store->cache, fill->edge);
+  fill->edge = NULL;
+  range_lock_release (&request->disk->range_lock, &fill->range, &wake);
+  op_wake_all (&wake);
+}
+
+static enum op_next
+write_fail (struct request *request, int error)
+{
+  request->op.error = error;
+  request->op.stage = WRITE_END;
+  return OP_MORE;
+}
+
+static enum op_next
+write_start (struct request *request)
+{
+  struct op *op = &request->op;
+
+  op_count (op, COUNTER_WRITES, 1);
+  op_count (op, COUNTER_WRITE_BYTES, request->length);
+  if (op->error != 0)
+    return write_fail (request, op->error);
+  if (store_is_failed (request->disk->store))
+    return write_fail (request, -EIO);
+  request->fill = fill_acquire (request->disk->store);
+  if (request->fill == NULL)
+    return write_fail (request, -ENOMEM);
+  request->fill->edge = NULL;
+  request->fill->commit.error = 0;
+  request->fill->writeback.error = 0;
+  op->stage = WRITE_NEXT;
+  return OP_MORE;
+}
+
+static enum op_next
+write_charge (struct request *request)
+{
+  struct op *op = &request->op;
+
+  op->stage = WRITE_LOCK;
+  op_expect (op);
+  request->charged_dirty = write_window (request);
+  if (!cache_charge_dirty (request->disk->store->cache, request->charged_dirty, &op->waiter,
+                           &request->ticket)) {
+    keeper_kick (request->disk->store);
+    return OP_WAIT;
+  }
+  op_wake (op);
+  return OP_MORE;
+}
+
+static enum op_next
+write_lock (struct request *request)
+{
+  struct op *op = &request->op;
+  uint64_t first = request_first_block (request) + request->at;
+
+  op->stage = WRITE_PUBLISH;
+  op_expect (op);
+  if (!range_lock_acquire (&request->disk->range_lock, &request->fill->range, first,
+                           first + write_window (request) - 1, RANGE_SHARED, &op->waiter))
+    return OP_WAIT;
+  op_wake (op);
+  return OP_MORE;
+}
+
+/* Completes EDGE's fresh frame from OLD (NULL: zeros), and publishes it if OLD is still the block's frame.  False:
+ * somebody published another one meanwhile; look again. */
+static bool
+write_merge (struct request *request, const struct write_edge *edge, struct frame *old,
+             bool has_token, bool *token_taken)
+{
+  struct store *store = request->disk->store;
+  struct frame *fresh = request->frames[edge->index];
+  uint8_t *data = fresh->data;
+  struct list wake = LIST_INIT (wake);
+  bool is_published;
+
+  if (old != NULL) {
+    memcpy (data, old->data, edge->from);
+    memcpy (data + edge->to, (uint8_t *) old->data + edge->to, BLOCK_SIZE - edge->to);
+  }
+  else {
+    memset (data, 0, edge->from);
+    memset (data + edge->to, 0, BLOCK_SIZE - edge->to);
+  }
+  is_published = cache_publish (store->cache, &request->disk->cache,
+                                request_first_block (request) + edge->index, fresh,
+                                old != NULL ? old : CACHE_NONE, has_token, token_taken, &wake);
+  op_wake_all (&wake);
+  return is_published;
+}
+
+/* The old content of EDGE's block: a frame (referenced), NULL for zeros, or it must be waited for: OP_WAIT with the
+ * stage to come back to set. */
+static enum op_next
+write_find_old (struct request *request, uint64_t index, struct frame **old)
+{
+  struct op *op = &request->op;
+  struct fill *fill = request->fill;
+  struct cache *cache = request->disk->store->cache;
+
+  fill->edge = FRAME_UNKNOWN;
+  fill_start (fill, op, request->disk, request_first_block (request) + index, &fill->edge, 1,
+              false);
+  if (fill->io_count > 0) {
+    op->stage = WRITE_EDGE_READ;
+    return OP_WAIT;
+  }
+  if (fill->states[0] == FILL_BUSY) {
+    /* Its reader has its lock already and waits for the device only. */
+    op->stage = WRITE_PUBLISH;
+    op_expect (op);
+    if (cache_wait_fill (cache, fill->edge, &op->waiter)) {
+      cache_put (cache, fill->edge);
+      fill->edge = NULL;
+      return OP_WAIT;
+    }
+    op_wake (op);
+    cache_put (cache, fill->edge);
+    fill->edge = NULL;
+    return OP_MORE;
+  }
+  *old = fill->edge;
+  fill->edge = NULL;
+  return OP_DONE;
+}
+
+static enum op_next
+write_edge_read (struct request *request)
+{
+  struct list wake = LIST_INIT (wake);
+  int error = fill_finish (request->fill, request->disk->store, &wake);
+
+  op_wake_all (&wake);
+  if (error != 0) {
+    request->fill->edge = NULL;
+    write_unlock (request);
+    return write_fail (request, error);
+  }
+  cache_put (request->disk->store->cache, request->fill->edge);
+  request->fill->edge = NULL;
+  request->op.stage = WRITE_PUBLISH;
+  return OP_MORE;
+}
+
+/* How many blocks of the window need space promised: those without a mapping, and if EXACT, without a dirty
+ * frame, which has its own promise. */
+static uint64_t
+write_needs (struct request *request, bool exact)
+{
+  struct fill *fill = request->fill;
+  struct cache *cache = request->disk->store->cache;
+  uint64_t first = request_first_block (request) + request->at, needs = 0;
+
+  fill->extent_count = extent_map_scan (&request->disk->map, first, write_left (request),
+                                        fill->extents, ARRAY_COUNT (fill->extents));
+  for (unsigned e = 0; e < fill->extent_count; e++) {
+    const struct extent *extent = &fill->extents[e];
+    for (uint64_t i = 0; i < extent->length; i++) {
+      bool needs_space = extent->state == EXTENT_HOLE;
+
+      if (needs_space && exact) {
+        struct frame *frame = cache_peek (cache, request->disk->id, extent->block + i);
+
+        if (frame != NULL) {
+          needs_space = atomic_load (&frame->state) != FRAME_DIRTY;
+          cache_put (cache, frame);
+        }
+      }
+      /* Only what is counted may take one of the tokens. */
+      fill->needs_space[extent->block + i - fill->range.first] = needs_space;
+      needs += needs_space;
+    }
+  }
+  return needs;
+}
+
+/* Publishes the blocks of the window from request->at on; stops at a partly written block whose old content must
+ * be waited for.  Tokens not used are in *TOKENS. */
+static enum op_next
+write_publish_blocks (struct request *request, uint64_t *tokens)
+{
+  struct store *store = request->disk->store;
+  struct fill *fill = request->fill;
+  uint64_t first = request_first_block (request);
+  uint64_t end = fill->range.last + 1 - first;
+
+  while (request->at < end) {
+    uint64_t block = first + request->at;
+    bool has_token = *tokens > 0 && fill->needs_space[block - fill->range.first];
+    bool token_taken = false;
+    struct write_edge edge;
+
+    if (write_is_partial (request, request->at, &edge)) {
+      struct frame *old;
+      enum op_next next = write_find_old (request, request->at, &old);
+      bool is_published;
+
+      if (next != OP_DONE)
+        return next;
+      is_published = write_merge (request, &edge, old, has_token, &token_taken);
+      if (old != NULL)
+        cache_put (store->cache, old);
+      if (!is_published)
+        continue;
+    }
+    else {
+      struct list wake = LIST_INIT (wake);
+      bool is_published
+        = cache_publish (store->cache, &request->disk->cache, block,
+                         request->frames[request->at], NULL, has_token, &token_taken, &wake);
+
+      CHECK (is_published);
+      op_wake_all (&wake);
+    }
+    *tokens -= token_taken;
+    request->charged_dirty--;
+    request->at++;
+  }
+  return OP_DONE;
+}
+
+/* Without space: what was freed may be usable after a commit.  The lock is given up while waiting: the commit may
+ * need write-back of this very range, behind a TRIM that waits for us. */
+static enum op_next
+write_no_space (struct request *request)
+{
+  struct op *op = &request->op;
+  struct store *store = request->disk->store;
+  struct space_counts counts;
+
+  write_unlock (request);
+  space_get_counts (store->space, &counts);
+  if ((counts.pending == 0 && counts.discarding == 0)
+      || request->retries++ == WRITE_RETRIES_MAX)
+    return write_fail (request, -ENOSPC);
+  op->stage = WRITE_LOCK;
+  request->fill->commit = (struct commit_request) { .disk = NULL };
+  op_expect (op);
+  commit_join (store, &request->fill->commit, op);
+  return OP_WAIT;
+}
+
+static enum op_next
+write_publish (struct request *request)
+{
+  struct store *store = request->disk->store;
+  uint64_t tokens, left;
+  enum op_next next;
+
+  if (request->offset + request->length > disk_size (request->disk)) {
+    write_unlock (request);
+    return write_fail (request, -ENOSPC);
+  }
+  tokens = write_needs (request, false);
+  if (!space_reserve (store->space, tokens)) {
+    tokens = write_needs (request, true);
+    if (!space_reserve (store->space, tokens))
+      return write_no_space (request);
+  }
+  left = tokens;
+  next = write_publish_blocks (request, &left);
+  if (left > 0)
+    space_unreserve (store->space, left);
+  if (next != OP_DONE)
+    return next;
+  write_unlock (request);
+  request->retries = 0;
+  request->op.stage = WRITE_NEXT;
+  return OP_MORE;
+}
+
+/* All windows are published. */
+static enum op_next
+write_next (struct request *request)
+{
+  if (request->at < request->frame_count)
+    request->op.stage = WRITE_CHARGE;
+  else if (!(request->flags & REQUEST_FUA))
+    request->op.stage = WRITE_END;
+  else
+    request->op.stage = request->frame_count <= commit_small_blocks (request->disk->store) ? WRITE_SYNC : WRITE_PLACE;
+  return OP_MORE;
+}
+
+static enum op_next
+write_place (struct request *request)
+{
+  struct op *op = &request->op;
+  struct store *store = request->disk->store;
+
+  op->stage = WRITE_SYNC;
+  request->fill->writeback = (struct writeback_request) {
+    .disk = request->disk,
+    .version = cache_version (store->cache),
+  };
+  op_expect (op);
+  keeper_write_back (store, &request->fill->writeback, op);
+  return OP_WAIT;
+}
+
+static enum op_next
+write_sync (struct request *request)
+{
+  struct op *op = &request->op;
+  bool is_small = request->frame_count <= commit_small_blocks (request->disk->store);
+
+  if (request->fill->writeback.error != 0)
+    return write_fail (request, request->fill->writeback.error);
+  op->stage = WRITE_END;
+  request->fill->commit = (struct commit_request) {
+    .disk = request->disk,
+    .first = request_first_block (request),
+    .count = is_small ? request->frame_count : 0,
+  };
+  op_expect (op);
+  commit_join (request->disk->store, &request->fill->commit, op);
+  return OP_WAIT;
+}
+
+static enum op_next
+write_end (struct request *request)
+{
+  struct store *store = request->disk->store;
+  struct list wake = LIST_INIT (wake);
+
+  if (request->charged_dirty > 0)
+    cache_undirty (store->cache, request->charged_dirty, &wake);
+  request->charged_dirty = 0;
+  op_wake_all (&wake);
+  if (request->fill != NULL) {
+    if (request->op.error == 0)
+      request->op.error = request->fill->commit.error;
+    fill_release (store, request->fill);
+    request->fill = NULL;
+  }
+  if (cache_dirty_wanted (store->cache))
+    keeper_kick (store);
+  return OP_DONE;
+}
+
+enum op_next
+op_write_step (struct op *op)
+{
+  struct request *request = container_of (op, struct request, op);
+
+  switch ((enum write_stage) op->stage) {
+  case WRITE_START:
+    return write_start (request);
+  case WRITE_CHARGE:
+    return write_charge (request);
+  case WRITE_LOCK:
+    return write_lock (request);
+  case WRITE_PUBLISH:
+    return write_publish (request);
+  case WRITE_EDGE_READ:
+    return write_edge_read (request);
+  case WRITE_NEXT:
+    return write_next (request);
+  case WRITE_PLACE:
+    return write_place (request);
+  case WRITE_SYNC:
+    return write_sync (request);
+  case WRITE_END:
+    return write_end (request);
+  }
+  CHECK (false);
+}

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* op-zero.c - TRIM and WRITE_ZEROES: the range reads as zeros, and its space is given back (TRIM, WRITE_ZEROES), or
+ * taken and kept (NO_HOLE).  Stands for:
+ *
+ *   write zeros into the partly covered blocks at the edges (TRIM leaves them alone)
+ *   for each step of at most ZERO_STEP_EXTENTS extents:
+ *     reserve tail room; lock the step exclusive; apply; unlock
+ *   if (FUA) commit
+ *
+ * Applying is one pass through the gate: log the change, drop the frames, change the map, free the space.  Between
+ * the lock and the unlock nobody else can look the range up, fill it, or write to the blocks that it maps to:
+ * that is the whole point of the range lock (range-lock.h).  The item is logged before the frames are dropped: were
+ * the process killed in between, acknowledged data would otherwise be lost from the arena without the trim being there.
+ *
+ * Cost: extents and cached frames touched, never bytes.  Over a hole nothing is logged.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "store/store-internal.h"
+
+enum zero_stage {
+  ZERO_START,
+  ZERO_HEAD,       /* the partly covered first block */
+  ZERO_TAIL,       /* the partly covered last block */
+  ZERO_STEP,       /* tail room for the next step */
+  ZERO_LOCK,
+  ZERO_APPLY,      /* locked */
+  ZERO_SYNC,
+  ZERO_END,
+};
+
+/* NO_HOLE: extents and holes changed in one step; each may take an item. */
+#define ZERO_KEEP_EXTENTS 64
+
+/* Changes of the map whose memory is set aside for a step: neighbouring ones share their nodes. */
+#define ZERO_CHANGES 4
+
+static bool
+zero_keeps_space (const struct request *request)
+{
+  return request->kind == REQUEST_WRITE_ZEROES && (request->flags & REQUEST_NO_HOLE);
+}
+
+static uint64_t
+zero_item_bytes (const struct request *request)
+{
+  return (zero_keeps_space (request) ? 2 * ZERO_KEEP_EXTENTS : 1) * JOURNAL_RANGE_ITEM;
+}
+
+/* Blocks that lie wholly in the range: [request->at, request->end). */
+static enum op_next
+zero_start (struct request *request)
+{
+  struct op *op = &request->op;
+
+  op_count (op, request->kind == REQUEST_TRIM ? COUNTER_TRIMS : COUNTER_WRITE_ZEROES, 1);
+  if (store_is_failed (request->disk->store)) {
+    op->error = -EIO;
+    return OP_DONE;
+  }
+  request->at = divide_up (request->offset, BLOCK_SIZE);
+  request->end = (request->offset + request->length) / BLOCK_SIZE;
+  request->fill = fill_acquire (request->disk->store);
+  if (request->fill == NULL) {
+    op->error = -ENOMEM;
+    return OP_DONE;
+  }
+  request->fill->commit.error = 0;
+  op->stage = request->kind == REQUEST_TRIM ? ZERO_STEP : ZERO_HEAD;
+  return OP_MORE;
+}
+
+/* --- edges --- */
+
+static void
+zero_edge_done (struct request *edge)
+{
+  struct request *request = edge->owner;
+
+  if (edge->op.error != 0)
+    request->op.error = edge->op.error;
+  request_release (edge);
+  free (edge);
+  op_wake (&request->op);
+}
+
+static void
+zero_edge_admitted (struct request *edge)
+{
+  struct iovec segment;
+  uint64_t bytes;
+
+  if (request_segments (edge, 0, &segment, 1, &bytes) == 1)
+    memset (segment.iov_base, 0, segment.iov_len);
+  request_start (edge);
+}
+
+/* Zeros a part of one block, as a WRITE. */
+static enum op_next
+zero_edge (struct request *request, uint64_t from, uint64_t to)
+{
+  struct op *op = &request->op;
+  struct request *edge = malloc (sizeof *edge);
+
+  if (edge == NULL) {
+    op->error = -ENOMEM;
+    op->stage = ZERO_END;
+    return OP_MORE;
+  }
+  request_init (edge, op->context, request->disk, REQUEST_WRITE, 0, from, to - from,
+                zero_edge_done);
+  edge->owner = request;
+  edge->admitted = zero_edge_admitted;
+  op_expect (op);
+  if (request_admit (edge))
+    zero_edge_admitted (edge);
+  return OP_WAIT;
+}
+
+static enum op_next
+zero_head (struct request *request)
+{
+  uint64_t end = request->offset + request->length;
+
+  request->op.stage = ZERO_TAIL;
+  if (request->offset % BLOCK_SIZE == 0)
+    return OP_MORE;
+  return zero_edge (request, request->offset, MIN (request->at * BLOCK_SIZE, end));
+}
+
+static enum op_next
+zero_tail (struct request *request)
+{
+  uint64_t end = request->offset + request->length, start = request->end * BLOCK_SIZE;
+
+  request->op.stage = request->op.error == 0 ? ZERO_STEP : ZERO_END;
+  /* Within one block there is no second edge. */
+  if (request->op.error != 0 || end % BLOCK_SIZE == 0 || start < request->offset)
+    return OP_MORE;
+  return zero_edge (request, start, end);
+}
+
+/* --- steps --- */
+
+static enum op_next
+zero_step (struct request *request)
+{
+  struct op *op = &request->op;
+  struct store *store = request->disk->store;
+
+  if (request->op.error != 0 || request->at >= request->end) {
+    op->stage = op->error == 0 && (request->flags & REQUEST_FUA) ? ZERO_SYNC : ZERO_END;
+    return OP_MORE;
+  }
+  op->error = extent_map_reserve (&request->disk->map, ZERO_CHANGES);
+  if (op->error != 0) {
+    op->stage = ZERO_END;
+    return OP_MORE;
+  }
+  op->stage = ZERO_LOCK;
+  op_expect (op);
+  if (!journal_reserve (&store->journal, zero_item_bytes (request), &request->fill->tail,
+                        &op->waiter)) {
+    keeper_kick (store);
+    return OP_WAIT;
+  }
+  op_wake (op);
+  return OP_MORE;
+}
+
+static enum op_next
+zero_lock (struct request *request)
+{
+  struct op *op = &request->op;
+  struct disk *disk = request->disk;
+  unsigned extents = zero_keeps_space (request) ? ZERO_KEEP_EXTENTS : ZERO_STEP_EXTENTS;
+  uint64_t step
+    = extent_map_step (&disk->map, request->at, request->end - request->at, extents);
+
+  op->stage = ZERO_APPLY;
+  op_expect (op);
+  if (!range_lock_acquire (&disk->range_lock, &request->fill->range, request->at,
+                           request->at + step - 1, RANGE_EXCLUSIVE, &op->waiter))
+    return OP_WAIT;
+  op_wake (op);
+  return OP_MORE;
+}
+
+/* Drops the frames of [block, block + length), exclusive and within the gate; their promises are void. */
+static void
+zero_drop (struct disk *disk, uint64_t block, uint64_t length, struct list *wake)
+{
+  struct cache_dropped dropped = { 0 };
+
+  CHECK (range_lock_is_held (&disk->range_lock, block, block + length - 1, RANGE_EXCLUSIVE));
+  cache_drop (disk->store->cache, &disk->cache, block, block + length - 1, &dropped, wake);
+  if (dropped.tokens > 0)
+    space_unreserve (disk->store->space, dropped.tokens);
+}
+
+/* Deallocates the step; how many bytes of items it took. */
+static uint64_t
+zero_deallocate (struct disk *disk, uint64_t block, uint64_t length, struct list *wake)
+{
+  struct store *store = disk->store;
+  uint64_t bytes = 0, cleared;
+
+  if (extent_map_mapped_in (&disk->map, block, length) > 0
+      || cache_has_copies (store->cache, &disk->cache, block, block + length - 1)) {
+    disk_note_position (disk, journal_append (&store->journal, ITEM_UNMAP, 0, disk->id, block,
+                                              length, 0, NULL, 0));
+    bytes = JOURNAL_RANGE_ITEM;
+  }
+  zero_drop (disk, block, length, wake);
+  cleared = extent_map_clear (&disk->map, block, length, UINT32_MAX, disk_space_free, store);
+  CHECK (cleared == length);
+  return bytes;
+}
+
+/* Logs and sets one unwritten extent. */
+static void
+zero_set_unwritten (struct disk *disk, const struct extent *extent)
+{
+  struct store *store = disk->store;
+
+  disk_note_position (disk, journal_append (&store->journal, ITEM_MAP, EXTENT_UNWRITTEN, disk->id,
+                                            extent->block, extent->length, extent->place, NULL, 0));
+  extent_map_set (&disk->map, extent, disk_space_free, store);
+}
+
+/* Gives a hole space, at most *EXTENTS runs; how many blocks were done, or negative errno if there is not enough. */
+static int64_t
+zero_allocate (struct disk *disk, const struct extent *hole, unsigned *extents)
+{
+  struct store *store = disk->store;
+  uint64_t done = 0, goal = 0;
+
+  if (!space_reserve (store->space, hole->length))
+    return -ENOSPC;
+  while (done < hole->length && *extents > 0) {
+    struct extent extent = { .block = hole->block + done, .state = EXTENT_UNWRITTEN };
+
+    extent.length
+      = space_allocate (store->space, disk->id, goal, MIN (hole->length - done, EXTENT_LENGTH_MAX),
+                        &extent.place);
+    zero_set_unwritten (disk, &extent);
+    goal = extent.place + extent.length;
+    done += extent.length;
+    --*extents;
+  }
+  if (done < hole->length)
+    space_unreserve (store->space, hole->length - done);
+  return done;
+}
+
+/* Makes the step unwritten, hole or not.  Returns how many blocks are done, or negative errno; *BYTES of items. */
+static int64_t
+zero_keep (struct disk *disk, struct fill *fill, uint64_t block, uint64_t length, uint64_t *bytes,
+           struct list *wake)
+{
+  struct store *store = disk->store;
+  unsigned items = 2 * ZERO_KEEP_EXTENTS;
+  uint64_t done = 0;
+  unsigned count;
+
+  /* Dirty frames over unwritten or no extents have nothing to be logged but their copies in the journal. */
+  if (cache_has_copies (store->cache, &disk->cache, block, block + length - 1)) {
+    disk_note_position (disk, journal_append (&store->journal, ITEM_RETIRE, 0, disk->id, block,
+                                              length, 0, NULL, 0));
+    items--;
+  }
+  count = extent_map_scan (&disk->map, block, length, fill->extents, ZERO_KEEP_EXTENTS / 2);
+  for (unsigned e = 0; e < count && items > 1; e++) {
+    struct extent extent = fill->extents[e];
+
+    zero_drop (disk, extent.block, extent.length, wake);
+    if (extent.state == EXTENT_HOLE) {
+      int64_t allocated = zero_allocate (disk, &extent, &items);
+
+      if (allocated < 0) {
+        *bytes = (2 * ZERO_KEEP_EXTENTS - items) * JOURNAL_RANGE_ITEM;
+        return allocated;
+      }
+      done += allocated;
+      if ((uint64_t) allocated < extent.length)
+        break;
+      continue;
+    }
+    if (extent.state == EXTENT_WRITTEN) {
+      extent.state = EXTENT_UNWRITTEN;
+      zero_set_unwritten (disk, &extent);
+      items--;
+    }
+    done += extent.length;
+  }
+  *bytes = (2 * ZERO_KEEP_EXTENTS - items) * JOURNAL_RANGE_ITEM;
+  return done;
+}
+
+static enum op_next
+zero_apply (struct request *request)
+{
+  struct op *op = &request->op;
+  struct disk *disk = request->disk;
+  struct store *store = disk->store;
+  struct fill *fill = request->fill;
+  struct list wake = LIST_INIT (wake);
+  uint64_t length = fill->range.last - fill->range.first + 1, bytes = 0;
+  int64_t done = length;
+
+  if (request->end > disk_blocks (disk))
+    done = request->kind == REQUEST_TRIM ? -EINVAL : -ENOSPC;
+  else {
+    pthread_rwlock_rdlock (&store->gate);
+    if (zero_keeps_space (request))
+      done = zero_keep (disk, fill, request->at, length, &bytes, &wake);
+    else
+      bytes = zero_deallocate (disk, request->at, length, &wake);
+    pthread_rwlock_unlock (&store->gate);
+  }
+  range_lock_release (&disk->range_lock, &fill->range, &wake);
+  journal_unreserve (&store->journal, zero_item_bytes (request) - bytes, &wake);
+  op_wake_all (&wake);
+  if (done < 0)
+    op->error = done;
+  else
+    request->at += done;
+  op->stage = ZERO_STEP;
+  return OP_MORE;
+}
+
+static enum op_next
+zero_sync (struct request *request)
+{
+  struct op *op = &request->op;
+  uint64_t first = request_first_block (request), last = first + request_block_count (request) - 1;
+
+  /* The edges' frames, and the items.  They are at most two blocks, one at each end. */
+  op->stage = ZERO_END;
+  request->fill->commit = (struct commit_request) {
+    .disk = request->disk,
+    .first = first,
+    .count = 1,
+    .second = last,
+  };
+  op_expect (op);
+  commit_join (request->disk->store, &request->fill->commit, op);
+  return OP_WAIT;
+}
+
+enum op_next
+op_zero_step (struct op *op)
+{
+  struct request *request = container_of (op, struct request, op);
+
+  switch ((enum zero_stage) op->stage) {
+  case ZERO_START:
+    return zero_start (request);
+  case ZERO_HEAD:
+    return zero_head (request);
+  case ZERO_TAIL:
+    return zero_tail (request);
+  case ZERO_STEP:
+    return zero_step (request);
+  case ZERO_LOCK:
+    return zero_lock (request);
+  case ZERO_APPLY:
+    return zero_apply (request);
+  case ZERO_SYNC:
+    return zero_sync (request);
+  case ZERO_END:
+    if (op->error == 0)
+      op->error = request->fill->commit.error;
+    fill_release (request->disk->store, request->fill);
+    request->fill = NULL;
+    return OP_DONE;
+  }
+  CHECK (false);
+}

@@ -1,0 +1,743 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* recovery.c - from a device to a store that can be used. Stands for:
+ *
+ *   the newest valid superblock; the catalogue, the disks, their maps
+ *   if the store was not closed in order: replay the journal; then
+ *     the arena is there and ours: replay its tail, take over its dirty frames, and go on as if nothing had been;
+ *     it is not: what DATA remains in the journal becomes dirty frames
+ *   free what deleted disks and shrunk ends still map; rebuild the space from the maps
+ *   unless an arena was taken over: a checkpoint with a new journal (salt) and a new arena, before anybody is served
+ *
+ * All this only reads the device until that checkpoint, which overwrites nothing that the old superblock refers to:
+ * a crash at any moment leaves the same recovery to be done again.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "store/store-internal.h"
+
+int
+error_set (char **message, int error, const char *format, ...)
+{
+  va_list args;
+
+  va_start (args, format);
+  if (vasprintf (message, format, args) < 0)
+    *message = NULL;
+  va_end (args);
+  return error;
+}
+
+/* An io that a thread waits for. */
+struct device_do {
+  struct io io;
+  bool is_done;
+};
+
+static void
+device_do_done (struct io *io)
+{
+  container_of (io, struct device_do, io)->is_done = true;
+}
+
+int
+device_do (struct queue *queue, enum io_kind kind, uint64_t place, void *data, uint64_t length)
+{
+  struct iovec segment = { data, length * BLOCK_SIZE };
+  struct device_do wait = {
+    .io = {
+      .kind = kind,
+      .place = place,
+      .length = length,
+      .segments = &segment,
+      .segment_count = length > 0,
+      .done = device_do_done,
+    },
+  };
+
+  io_submit (queue, &wait.io);
+  queue_kick (queue);
+  while (!wait.is_done)
+    queue_wait (queue);
+  return wait.io.error;
+}
+
+/* --- superblock --- */
+
+static int
+recovery_check_features (const struct format_superblock *superblock, bool is_read_only,
+                         char **error)
+{
+  uint64_t incompat = from_le64 (superblock->incompat) & ~FEATURE_INCOMPAT_KNOWN;
+  uint64_t ro_compat = from_le64 (superblock->ro_compat) & ~FEATURE_RO_COMPAT_KNOWN;
+
+  if (from_le32 (superblock->version) != FORMAT_VERSION)
+    return error_set (error, -EPROTONOSUPPORT,
+                      "the store has format version %u, this program knows version %u; use a"
+                      " newer one",
+                      from_le32 (superblock->version), FORMAT_VERSION);
+  if (incompat != 0)
+    return error_set (error, -EPROTONOSUPPORT,
+                      "the store uses features that this program does not know (incompat %#llx);"
+                      " use a newer one",
+                      (unsigned long long) incompat);
+  if (ro_compat != 0 && !is_read_only)
+    return error_set (error, -EPROTONOSUPPORT,
+                      "the store uses features that this program does not know (ro_compat"
+                      " %#llx), so it can only be opened read-only",
+                      (unsigned long long) ro_compat);
+  return 0;
+}
+
+/* Sealed numbers may still be nonsense that a bug or a forger wrote. */
+static int
+recovery_check_geometry (const struct format_superblock *superblock, char **error)
+{
+  uint64_t group = from_le64 (superblock->group_blocks), meta = from_le64 (superblock->meta_blocks);
+  uint64_t journal = from_le64 (superblock->journal_place);
+  uint64_t half = from_le64 (superblock->journal_half_blocks);
+
+  if (!is_power_of_2 (group) || !is_power_of_2 (meta) || meta >= group || meta < 16
+      || group > UINT64_C (1) << 30 || journal != meta || half < 16 || half > group / 2
+      || journal + JOURNAL_HALVES * half > group || from_le32 (superblock->journal_half) > 1
+      || from_le64 (superblock->capacity) > PLACE_MAX)
+    return error_set (error, -EUCLEAN, "damaged: the superblock's geometry makes no sense");
+  return 0;
+}
+
+/* Reads all copies; of the valid ones the newest counts.  A slot without any valid copy is damage: the
+ * copies of a slot are never written at the same time (checkpoint.c). */
+static int
+recovery_read_superblock (struct store *store, struct queue *queue, char **error)
+{
+  uint8_t *images = aligned_alloc (BLOCK_SIZE, SUPERBLOCK_COPIES * BLOCK_SIZE);
+  bool valid[SUPERBLOCK_COPIES] = { false }, any = false;
+  const struct format_superblock *newest = NULL;
+  int result;
+
+  if (images == NULL)
+    return error_set (error, -ENOMEM, "there is not enough memory");
+  result = device_do (queue, IO_READ, 0, images, SUPERBLOCK_COPIES);
+  if (result != 0) {
+    free (images);
+    return error_set (error, result, "the superblock cannot be read: %s", strerror (-result));
+  }
+  for (unsigned copy = 0; copy < SUPERBLOCK_COPIES; copy++) {
+    const struct format_superblock *superblock
+      = (const struct format_superblock *) (images + copy * BLOCK_SIZE);
+
+    any |= memcmp (superblock->magic, SUPERBLOCK_MAGIC, sizeof superblock->magic) == 0;
+    valid[copy] = format_superblock_check (superblock, copy) == NULL;
+    if (valid[copy]
+        && (newest == NULL || from_le64 (superblock->sequence) > from_le64 (newest->sequence)))
+      newest = superblock;
+  }
+  if (newest == NULL)
+    result = any ? error_set (error, -EUCLEAN, "damaged: no copy of the superblock is valid")
+                 : error_set (error, -EMEDIUMTYPE,
+                              "this is not a Lacuna store; lacuna init makes one");
+  else if ((!valid[0] && !valid[1]) || (!valid[2] && !valid[3]))
+    result = error_set (error, -EUCLEAN,
+                        "damaged: both copies of a superblock (places %u and %u) are not valid, so"
+                        " the newest state may be lost",
+                        valid[0] || valid[1] ? 2 : 0, valid[0] || valid[1] ? 3 : 1);
+  else
+    store->superblock = *newest;
+  for (unsigned copy = 0; copy < SUPERBLOCK_COPIES && result == 0; copy++)
+    if (!valid[copy])
+      log_warning ("%s: copy %u of the superblock is not valid; the other one is used",
+                   store->path, copy);
+  free (images);
+  return result;
+}
+
+/* --- nodes --- */
+
+struct recovery_read {
+  struct store *store;
+  struct queue *queue;
+  uint64_t owner;
+  const char *what;
+  char **error;
+};
+
+/* One node from its second copy. */
+static int
+recovery_read_mirror (struct recovery_read *read, uint64_t place, uint64_t checksum, void *image)
+{
+  struct store *store = read->store;
+  uint64_t mirror = place ^ (from_le64 (store->superblock.meta_blocks) / 2);
+  int error = device_do (read->queue, IO_READ, mirror, image, 1);
+  const char *why = error != 0 ? strerror (-error)
+                               : format_node_check (image, 0, store->identity.uuid, read->owner,
+                                                    place, checksum);
+
+  if (why == NULL) {
+    log_warning ("%s: the node at %" PRIu64 " (%s) is damaged; its second copy is used",
+                 store->path, place, read->what);
+    return 0;
+  }
+  return error_set (read->error, -EUCLEAN,
+                    "damaged: neither copy of the node at %" PRIu64 " (%s) is valid: %s; lacuna"
+                    " check tells more",
+                    place, read->what, why);
+}
+
+/* A run of nodes that lie side by side. */
+static int
+recovery_read_run (struct recovery_read *read, const uint64_t *places, const uint64_t *checksums,
+                   size_t count, uint8_t *images)
+{
+  struct store *store = read->store;
+  int error = device_do (read->queue, IO_READ, places[0], images, count);
+
+  for (size_t i = 0; i < count; i++) {
+    uint8_t *image = images + i * BLOCK_SIZE;
+
+    if (error != 0
+        || format_node_check (image, 0, store->identity.uuid, read->owner, places[i],
+                              checksums[i])
+             != NULL) {
+      int result = recovery_read_mirror (read, places[i], checksums[i], image);
+
+      if (result != 0)
+        return result;
+    }
+  }
+  return 0;
+}
+
+static bool
+recovery_is_node_place (const struct store *store, uint64_t place)
+{
+  uint64_t group = from_le64 (store->superblock.group_blocks);
+  uint64_t meta = from_le64 (store->superblock.meta_blocks);
+
+  return place >= SUPERBLOCK_COPIES && place <= PLACE_MAX && place % group < meta / 2;
+}
+
+static int
+recovery_read_nodes (void *arg, const uint64_t *places, const uint64_t *checksums, size_t count,
+                     void *images)
+{
+  struct recovery_read *read = arg;
+  size_t first = 0;
+
+  for (size_t i = 1; i <= count; i++) {
+    int error;
+
+    if (!recovery_is_node_place (read->store, places[i - 1]))
+      return error_set (read->error, -EUCLEAN, "damaged: %s refers to a node at %" PRIu64
+                        ", where none can be", read->what, places[i - 1]);
+    if (i < count && places[i] == places[i - 1] + 1 && i - first < IO_BYTES_MAX / BLOCK_SIZE)
+      continue;
+    error = recovery_read_run (read, places + first, checksums + first, i - first,
+                               (uint8_t *) images + first * BLOCK_SIZE);
+    if (error != 0)
+      return error;
+    first = i;
+  }
+  return 0;
+}
+
+static int
+recovery_load_tree (struct recovery_read *read, struct btree *tree,
+                    const struct format_pointer *root, uint32_t leaf_kind, uint32_t inner_kind)
+{
+  struct format_node_identity identity
+    = store_identity (read->store, leaf_kind, inner_kind, read->owner, 0);
+  int error = btree_load (tree, root, &identity, recovery_read_nodes, read);
+
+  if (error != 0 && *read->error == NULL)
+    error_set (read->error, error,
+               error == -ENOMEM ? "there is not enough memory for %s"
+                                : "damaged: the nodes of %s do not fit together; lacuna check"
+                                  " tells more",
+               read->what);
+  return error;
+}
+
+/* --- disks --- */
+
+static int
+recovery_load_disk (struct store *store, struct queue *queue, const struct btree_entry *entry,
+                    uint8_t *image, char **error)
+{
+  const struct format_disk *node = (const struct format_disk *) image;
+  char what[DISK_NAME_MAX + 32], name[DISK_NAME_MAX + 1];
+  struct recovery_read read
+    = { .store = store, .queue = queue, .owner = entry->key, .what = what, .error = error };
+  size_t length;
+  struct disk *disk;
+  int result;
+  uint64_t any = 0;
+
+  snprintf (what, sizeof what, "disk number %" PRIu64, entry->key);
+  result = recovery_read_nodes (&read, &entry->value, &any, 1, image);
+  if (result != 0)
+    return result;
+  length = from_le16 (node->name_length);
+  if (from_le32 (node->header.kind) != KIND_DISK || length > DISK_NAME_MAX
+      || from_le64 (node->size) > DISK_SIZE_MAX || from_le64 (node->size) % BLOCK_SIZE != 0)
+    return error_set (error, -EUCLEAN, "damaged: the node of %s makes no sense", what);
+  memcpy (name, node->name, length);
+  name[length] = '\0';
+  disk = disk_create (store, entry->key, node->uuid, name, from_le64 (node->size),
+                      from_le64 (node->created));
+  if (disk == NULL)
+    return error_set (error, -ENOMEM, "there is not enough memory for its disks");
+  list_append (&store->disks, &disk->link);
+  disk->node_place = entry->value;
+  disk->is_dying = disk->is_deleted = (from_le64 (node->flags) & DISK_IS_DYING) != 0;
+  atomic_store (&disk->is_changed, false);
+  snprintf (what, sizeof what, "the map of disk %s", name);
+  result = recovery_load_tree (&read, &disk->map.tree, &node->map, KIND_MAP_LEAF, KIND_MAP_INNER);
+  if (result == 0 && extent_map_check (&disk->map, UINT64_MAX, NULL, NULL) != 0)
+    result = error_set (error, -EUCLEAN, "damaged: the extents in %s make no sense; lacuna check"
+                        " tells more", what);
+  return result;
+}
+
+static int
+recovery_load_disks (struct store *store, struct queue *queue, char **error)
+{
+  struct recovery_read read
+    = { .store = store, .queue = queue, .what = "the catalogue", .error = error };
+  struct btree_entry entry = { 0 };
+  uint8_t *image;
+  int result
+    = recovery_load_tree (&read, &store->catalogue, &store->superblock.catalogue,
+                          KIND_CATALOGUE_LEAF, KIND_CATALOGUE_INNER);
+
+  if (result != 0)
+    return result;
+  image = aligned_alloc (BLOCK_SIZE, BLOCK_SIZE);
+  if (image == NULL)
+    return error_set (error, -ENOMEM, "there is not enough memory");
+  while (result == 0 && btree_ceiling (&store->catalogue, entry.key + 1, &entry))
+    result = recovery_load_disk (store, queue, &entry, image, error);
+  free (image);
+  return result;
+}
+
+/* By name, as store_list_disks gives them. */
+static void
+recovery_sort_disks (struct store *store)
+{
+  struct list sorted = LIST_INIT (sorted), *link;
+
+  while ((link = list_take (&store->disks)) != NULL) {
+    struct disk *disk = container_of (link, struct disk, link);
+    struct list *position = sorted.next;
+
+    while (position != &sorted
+           && strcmp (container_of (position, struct disk, link)->name, disk->name) < 0)
+      position = position->next;
+    list_insert_before (link, position);
+  }
+  list_splice (&store->disks, &sorted);
+}
+
+/* What deleted disks and shrunk ends still map is free: RESIZE and DELETE are in the journal as one item, and
+ * the extents were being freed when the process ended. */
+static int
+recovery_clear_beyond (struct store *store, char **error)
+{
+  list_for_each (link, &store->disks) {
+    struct disk *disk = container_of (link, struct disk, link);
+    uint64_t end = disk->is_dying ? 0 : disk_blocks (disk);
+    uint64_t beyond = DISK_SIZE_MAX / BLOCK_SIZE - end;
+
+    if (beyond == 0 || extent_map_mapped_in (&disk->map, end, beyond) == 0)
+      continue;
+    if (extent_map_reserve (&disk->map, 1) != 0)
+      return error_set (error, -ENOMEM, "there is not enough memory for its metadata");
+    extent_map_clear (&disk->map, end, beyond, UINT32_MAX, NULL, NULL);
+    atomic_store (&disk->is_changed, true);
+  }
+  return 0;
+}
+
+/* --- space --- */
+
+static int
+recovery_mark_extent (void *arg, const struct extent *extent)
+{
+  return space_mark_used (((struct store *) arg)->space, extent->place, extent->length)
+           ? 0
+           : -EUCLEAN;
+}
+
+static void
+recovery_mark_node (void *arg, uint64_t place)
+{
+  struct store *store = arg;
+
+  if (!space_mark_node (store->space, place))
+    store->is_marking_wrong = true;
+}
+
+static int
+recovery_build_space (struct store *store, bool was_clean, char **error)
+{
+  const struct format_superblock *superblock = &store->superblock;
+  uint64_t capacity = from_le64 (superblock->capacity);
+  struct space_geometry geometry = {
+    .group_blocks = from_le64 (superblock->group_blocks),
+    .meta_blocks = from_le64 (superblock->meta_blocks),
+    .first_data = from_le64 (superblock->journal_place)
+                  + JOURNAL_HALVES * from_le64 (superblock->journal_half_blocks),
+    .capacity = MIN (capacity != 0 ? capacity : STORE_UNLIMITED_BLOCKS,
+                     store->device_info.length_max),
+  };
+
+  store->space = space_create (&geometry);
+  if (store->space == NULL)
+    return error_set (error, -ENOMEM, "there is not enough memory for its space map");
+  btree_visit_places (&store->catalogue, recovery_mark_node, store);
+  list_for_each (link, &store->disks) {
+    struct disk *disk = container_of (link, struct disk, link);
+
+    btree_visit_places (&disk->map.tree, recovery_mark_node, store);
+    if (disk->node_place != 0)
+      recovery_mark_node (store, disk->node_place);
+    if (extent_map_check (&disk->map, UINT64_MAX, recovery_mark_extent, store) != 0)
+      return error_set (error, -EUCLEAN, "damaged: an extent of disk %s lies outside of the store,"
+                        " or where another one lies; lacuna check tells more", disk->name);
+  }
+  if (store->is_marking_wrong)
+    return error_set (error, -EUCLEAN, "damaged: a node is used twice, or lies outside of the"
+                      " store; lacuna check tells more");
+  if (!was_clean)
+    space_mark_undiscarded (store->space, space_end (store->space));
+  return 0;
+}
+
+/* --- arena and frames --- */
+
+static void
+recovery_identity (struct store *store, struct arena_identity *identity)
+{
+  memcpy (identity->store_uuid, store->superblock.uuid, 16);
+  memcpy (identity->arena_id, store->superblock.arena_id, 16);
+  arena_boot_id (identity->boot_id);
+}
+
+/* The arena of the process before, if there is one and it is whole. */
+static struct arena *
+recovery_take_over (struct store *store, uint64_t position)
+{
+  static const uint8_t none[16];
+  const struct format_superblock *superblock = &store->superblock;
+  char path[ARENA_PATH_MAX + 1];
+  struct arena_identity identity;
+  struct arena *arena;
+  const char *why = NULL;
+
+  if (memcmp (superblock->arena_id, none, 16) == 0)
+    return NULL;
+  memcpy (path, superblock->arena_path, ARENA_PATH_MAX);
+  path[ARENA_PATH_MAX] = '\0';
+  recovery_identity (store, &identity);
+  arena = arena_take_over (path, &identity, &why);
+  /* POSITION is where journal and nodes end: the tail begins before or there, and ends there or later. */
+  if (arena != NULL
+      && (atomic_load (&arena->header->tail_start) > position
+          || atomic_load (&arena->header->tail_end) < position
+          || atomic_load (&arena->header->tail_end) - atomic_load (&arena->header->tail_start)
+               > arena->tail_bytes)) {
+    arena_close (arena, false);
+    arena = NULL;
+    why = "it does not continue the journal";
+  }
+  if (arena == NULL)
+    log_warning ("%s: the arena %s cannot be taken over (%s): what was acknowledged but not"
+                 " flushed before the last process ended is lost, as after a power cut",
+                 store->path, path, why);
+  return arena;
+}
+
+/* A new arena for this opening, and its identity in the superblock to be written. */
+static int
+recovery_new_arena (struct store *store, const struct store_options *options,
+                    uint64_t frames_min, uint64_t position, char **error)
+{
+  struct format_superblock *superblock = &store->superblock;
+  uint64_t cache = options->cache_bytes != 0 ? options->cache_bytes : STORE_CACHE_DEFAULT;
+  uint64_t half_bytes = from_le64 (superblock->journal_half_blocks) * BLOCK_SIZE, tail;
+  bool is_off = options->is_read_only
+                || (options->arena_path != NULL && strcmp (options->arena_path, "off") == 0);
+  struct arena_identity identity;
+  char path[ARENA_PATH_MAX];
+
+  /* A record must hold all of the tail, in half of a half (commit.c). */
+  tail = MIN (options->tail_bytes != 0 ? options->tail_bytes : 2 * MIB, half_bytes / 2);
+  while (!is_power_of_2 (tail))
+    tail &= tail - 1;
+  memset (superblock->arena_id, 0, sizeof superblock->arena_id);
+  memset (superblock->arena_path, 0, sizeof superblock->arena_path);
+  if (!is_off) {
+    if (getrandom (superblock->arena_id, 16, 0) != 16)
+      return error_set (error, -EIO, "no random numbers could be had");
+    store_default_arena_path (store, options, path);
+    snprintf ((char *) superblock->arena_path, ARENA_PATH_MAX, "%s", path);
+  }
+  recovery_identity (store, &identity);
+  memcpy (superblock->boot_id, identity.boot_id, 16);
+  store->arena = arena_create (is_off ? NULL : path, &identity,
+                               MAX (cache / BLOCK_SIZE, MAX (64, frames_min)), tail, true, error);
+  if (store->arena == NULL)
+    return -ENOSPC;
+  atomic_store (&store->arena->header->tail_start, position);
+  atomic_store (&store->arena->header->tail_end, position);
+  return 0;
+}
+
+/* DATA that remains in the journal becomes dirty frames of the new arena, to be found by recovery_adopt. */
+static void
+recovery_plant (struct store *store, const struct replay *replay)
+{
+  uint64_t index = 0;
+
+  for (size_t i = 0; i < replay->block_count; i++) {
+    const struct replay_block *block = &replay->blocks[i];
+    struct arena_frame *header = &store->arena->frames[index];
+
+    if (block->disk == 0)
+      continue;
+    memcpy (store->arena->data + index * BLOCK_SIZE, block->data, BLOCK_SIZE);
+    header->block = block->block;
+    header->version = ++index;
+    atomic_store (&header->disk, block->disk);
+  }
+}
+
+static int
+recovery_compare_versions (const void *left, const void *right, void *arg)
+{
+  const struct arena_frame *frames = arg;
+  uint64_t a = frames[*(const uint32_t *) left].version;
+  uint64_t b = frames[*(const uint32_t *) right].version;
+
+  return a < b ? -1 : a > b;
+}
+
+/* Dirty frames found in the arena go into the index, oldest first; those of disks or blocks that are gone are
+ * dropped. */
+static int
+recovery_adopt (struct store *store, char **error)
+{
+  struct arena *arena = store->arena;
+  uint32_t *indexes = calloc (arena->frame_count, sizeof *indexes), count = 0;
+
+  if (indexes == NULL)
+    return error_set (error, -ENOMEM, "there is not enough memory to take over the arena");
+  for (uint32_t i = 0; i < arena->frame_count; i++) {
+    struct arena_frame *header = &arena->frames[i];
+    struct disk *disk = atomic_load (&header->disk) != 0
+                          ? disk_find_id (store, atomic_load (&header->disk))
+                          : NULL;
+
+    if (disk == NULL || disk->is_dying || header->block >= disk_blocks (disk))
+      atomic_store (&header->disk, 0);
+    else
+      indexes[count++] = i;
+  }
+  qsort_r (indexes, count, sizeof *indexes, recovery_compare_versions, arena->frames);
+  for (uint32_t i = 0; i < count; i++) {
+    struct arena_frame *header = &arena->frames[indexes[i]];
+    struct disk *disk = disk_find_id (store, atomic_load (&header->disk));
+
+    cache_adopt (store->cache, &disk->cache, header->block, indexes[i], header->version);
+  }
+  /* Promises: dirty blocks that are not mapped. */
+  for (uint32_t i = 0; i < count; i++) {
+    struct arena_frame *header = &arena->frames[indexes[i]];
+    struct disk *disk = disk_find_id (store, atomic_load (&header->disk));
+    struct extent extent;
+
+    if (disk == NULL)
+      continue;             /* an older frame of a block that has a newer one */
+    extent_map_lookup (&disk->map, header->block, 1, &extent);
+    if (extent.state == EXTENT_HOLE) {
+      space_reserve_again (store->space, 1);
+      cache_mark_token (store->cache, &disk->cache, header->block);
+    }
+  }
+  free (indexes);
+  return 0;
+}
+
+static void
+recovery_mark_copies (struct store *store, const struct replay *replay)
+{
+  for (size_t i = 0; i < replay->block_count; i++) {
+    const struct replay_block *block = &replay->blocks[i];
+    struct disk *disk = block->disk != 0 ? disk_find_id (store, block->disk) : NULL;
+
+    if (disk != NULL)
+      cache_mark_copy (store->cache, &disk->cache, block->block, block->epoch);
+  }
+}
+
+/* --- all of it --- */
+
+/* Goes on where the last process stopped. */
+static void
+recovery_resume_journal (struct store *store, const struct replay *replay)
+{
+  struct commit *commit = &store->commit;
+  bool is_in_start = replay->half == from_le32 (store->superblock.journal_half);
+
+  commit->half = replay->half;
+  commit->head = replay->head;
+  commit->sequence = replay->sequence;
+  commit->chain = replay->chain;
+  commit->half_sequence = replay->half_sequence;
+  commit->half_chain = replay->half_chain;
+  commit->salt = from_le64 (store->superblock.journal_salt);
+  commit->epoch = is_in_start ? 1 : 2;
+  atomic_store (&commit->other_is_free, is_in_start);
+}
+
+/* A journal that no old record can be part of. */
+static int
+recovery_new_journal (struct store *store, const struct replay *replay, char **error)
+{
+  struct commit *commit = &store->commit;
+  uint64_t random[2];
+
+  if (getrandom (random, sizeof random, 0) != sizeof random)
+    return error_set (error, -EIO, "no random numbers could be had");
+  commit->half = 0;
+  commit->head = 0;
+  commit->sequence = commit->half_sequence = replay->sequence;
+  commit->chain = commit->half_chain = random[0];
+  commit->salt = random[1];
+  commit->epoch = 3;          /* everything found is older */
+  atomic_store (&commit->other_is_free, false);
+  return 0;
+}
+
+static int
+recovery_start (struct store *store, const struct replay *replay, char **error)
+{
+  int result;
+
+  store->cache = cache_create (store->arena);
+  if (store->cache == NULL)
+    return error_set (error, -ENOMEM, "there is not enough memory for the cache");
+  store->window_blocks = MAX (1, MIN (WINDOW_BLOCKS, store->arena->frame_count / 8));
+  journal_init (&store->journal, store->arena);
+  result = commit_init (store);
+  if (result == 0)
+    result = recovery_adopt (store, error);
+  if (result != 0)
+    return result;
+  recovery_mark_copies (store, replay);
+  if (store->is_resumed) {
+    recovery_resume_journal (store, replay);
+    list_for_each (link, &store->disks)
+      atomic_store (&container_of (link, struct disk, link)->last_position,
+                    journal_end (&store->journal));
+  }
+  else {
+    result = recovery_new_journal (store, replay, error);
+    if (result != 0)
+      return result;
+  }
+  result = keeper_init (store);
+  if (result != 0)
+    return error_set (error, result, "its worker could not be set up: %s", strerror (-result));
+  if (store->is_resumed || store->is_read_only)
+    return 0;
+  store->superblock.opened = to_le64 (from_le64 (store->superblock.opened) + 1);
+  store->is_opening = true;
+  result = keeper_checkpoint_now (store, CHECKPOINT_OPENING);
+  store->is_opening = false;
+  if (result != 0)
+    return error_set (error, result, "the recovered state could not be written: %s",
+                      strerror (-result));
+  return 0;
+}
+
+static int
+recovery_load (struct store *store, const struct store_options *options, struct replay *replay,
+               char **error)
+{
+  bool was_clean;
+  int result = recovery_read_superblock (store, replay->queue, error);
+
+  if (result == 0)
+    result = recovery_check_features (&store->superblock, options->is_read_only, error);
+  if (result == 0)
+    result = recovery_check_geometry (&store->superblock, error);
+  if (result != 0)
+    return result;
+  was_clean = from_le32 (store->superblock.is_clean) != 0;
+  memcpy (store->identity.uuid, store->superblock.uuid, 16);
+  atomic_store (&store->next_disk_id, MAX (1, from_le64 (store->superblock.next_disk_id)));
+  if (!was_clean && options->is_read_only)
+    return error_set (error, -EUCLEAN, "the store was not closed in order and must be recovered,"
+                      " for which it must be opened for writing once");
+  result = recovery_load_disks (store, replay->queue, error);
+  if (result == 0)
+    result = recovery_clear_beyond (store, error);
+  if (result != 0)
+    return result;
+  replay->position = from_le64 (store->superblock.journal_position);
+  replay->sequence = from_le64 (store->superblock.journal_sequence);
+  if (!was_clean)
+    result = replay_journal (replay);
+  if (result == 0 && !was_clean) {
+    store->arena = recovery_take_over (store, replay->position);
+    if (store->arena != NULL)
+      result = replay_tail (replay, store->arena);
+  }
+  if (result == 0)
+    result = recovery_clear_beyond (store, error);
+  if (result == 0)
+    result = recovery_build_space (store, was_clean, error);
+  recovery_sort_disks (store);
+  return result;
+}
+
+int
+recovery_open (struct store *store, const struct store_options *options, char **error)
+{
+  struct replay replay = { .store = store, .error = error };
+  int result;
+
+  *error = NULL;
+  replay.queue = queue_create (store->device);
+  if (replay.queue == NULL)
+    return error_set (error, -errno, "the kernel's io_uring could not be set up: %s",
+                      strerror (errno));
+  result = recovery_load (store, options, &replay, error);
+  store->is_resumed = store->arena != NULL;
+  if (result == 0 && !store->is_resumed) {
+    result = recovery_new_arena (store, options, 4 * replay.block_count, replay.position, error);
+    if (result == 0)
+      recovery_plant (store, &replay);
+  }
+  if (result == 0)
+    result = recovery_start (store, &replay, error);
+  if (result == 0 && replay.records + replay.items > 0)
+    log_info ("%s: recovered: %" PRIu64 " records of the journal, %" PRIu64 " items%s", store->path,
+              replay.records, replay.items,
+              store->is_resumed ? ", and what the last process had in memory" : "");
+  queue_destroy (replay.queue);
+  replay_end (&replay);
+  if (result != 0 && *error == NULL)
+    error_set (error, result, "%s", strerror (-result));
+  return result;
+}

@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* store-internal.h - the engine's own structures: what the ops and the keeper share.
+ *
+ * Order of waits (an op never waits for something to the left of what it holds):
+ *
+ *   admission (in flight, dirty) -> tail room -> disk admin lock -> range lock (by disk id, then block)
+ *     -> reservation -> frame being filled -> device -> gate -> commit
+ *
+ *   admission      cache_charge, cache_charge_dirty: frames, as numbers.  Held to the end of the request.
+ *   tail room      journal_reserve: bytes of items that the op will append.
+ *   admin lock     create, resize, rename, delete: one at a time.
+ *   range lock     see range-lock.h.  Several at once only by write-back, in ascending order.
+ *   reservation    never waited for while a range lock is held: given up, then committed, then tried again.
+ *   gate           a rwlock, held across no wait: publishers {append items, change the map, settle or drop frames}
+ *                  shared; those who collect {the tail's end, frames for a record, frozen trees} exclusive.
+ *   commit         an op that waits for a commit holds none of the above but its admission.
+ *
+ * Mutexes (leaves, held across no wait and no call upward): context mailbox (lock-free), range_lock, cache's, extent_map,
+ * space, journal, store->disks_mutex, commit->mutex, keeper->mutex.  The gate is taken before any of them.
+ */
+#ifndef LACUNA_STORE_INTERNAL_H
+#define LACUNA_STORE_INTERNAL_H
+
+#include <inttypes.h>
+#include <pthread.h>
+
+#include "base/checksum.h"
+#include "store/arena.h"
+#include "store/btree.h"
+#include "store/cache.h"
+#include "store/extent-map.h"
+#include "store/journal.h"
+#include "store/range-lock.h"
+#include "store/space.h"
+#include "store/store.h"
+
+/* Blocks that a request's slow path handles at once. */
+#define WINDOW_BLOCKS 256
+/* Reads in flight for one window. */
+#define WINDOW_IOS 32
+/* FLUSH with at most this many dirty blocks puts them into the record; more are written to their places first.
+ * 256 KiB: one sequential write of that size costs hardly more than one of 4 KiB. */
+#define COMMIT_SMALL_BLOCKS 64
+/* Blocks in one record, of all that joined it. */
+#define COMMIT_BLOCKS_MAX 256
+/* Frames in one batch of write-back. */
+#define WRITEBACK_BLOCKS_MAX 8192
+/* A file without --capacity: 256 TiB of blocks, more than file systems hold in one file. */
+#define STORE_UNLIMITED_BLOCKS (UINT64_C (1) << 36)
+/* A file grows by multiples of this (64 MiB); it is sparse. */
+#define STORE_GROW_BLOCKS (64 * MIB / BLOCK_SIZE)
+/* Extents that one step of TRIM, WRITE_ZEROES, shrink or delete touches before others get their turn. */
+#define ZERO_STEP_EXTENTS 1024
+
+/* --- disk.c --- */
+
+struct disk {
+  /* immutable */
+  struct store *store;
+  uint64_t id;
+  uint8_t uuid[16];
+  uint64_t created;
+
+  /* own locks inside */
+  struct cache_disk cache;
+  struct extent_map map;
+  struct range_lock range_lock;
+
+  /* atomic */
+  _Atomic uint64_t size;            /* bytes; changed within the gate, range beyond held exclusive */
+  _Atomic uint64_t last_position;   /* journal position after its newest item */
+  _Atomic unsigned references;      /* disk_open, and the keeper's work on it */
+  _Atomic bool has_write_error;     /* a write-back failed and has not succeeded since */
+  _Atomic bool is_changed;          /* its disk node must be written by the next checkpoint */
+
+  /* store->disks_mutex */
+  char name[DISK_NAME_MAX + 1];
+  bool is_dying;                    /* deleted: it has no name any more */
+  bool is_deleted;                  /* and that is durable: the keeper may free its extents */
+  struct list link;
+
+  /* the keeper's */
+  uint64_t node_place;              /* of its disk node on the device; 0: never written */
+  uint64_t new_node_place;          /* of the checkpoint being written */
+  bool is_frozen;
+  uint64_t frozen_size;
+  uint64_t frozen_mapped;
+  char frozen_name[DISK_NAME_MAX + 1];
+  bool frozen_is_dying;
+};
+
+struct disk *disk_create (struct store *store, uint64_t id, const uint8_t uuid[16], const char *name,
+                          uint64_t size, uint64_t created);
+void disk_destroy (struct disk *disk);
+struct disk *disk_find (struct store *store, const char *name);      /* disks_mutex held */
+struct disk *disk_find_id (struct store *store, uint64_t id);        /* disks_mutex held, or opening */
+/* The disk whose items these are has changed up to POSITION. */
+void disk_note_position (struct disk *disk, uint64_t position);
+uint64_t disk_blocks (const struct disk *disk);
+void disk_space_free (void *store, uint64_t place, uint64_t length); /* an extent_unmapped */
+
+/* --- what ops ask of commit and keeper --- */
+
+/* Joins the next record; see commit_join. */
+struct commit_request {
+  struct waiter *waiter;            /* woken when done */
+  struct disk *disk;                /* NULL: items only */
+  uint64_t version;                 /* fresh frames of the disk up to this one; 0: none */
+  uint64_t first, count;            /* or those of these blocks, if count > 0, */
+  uint64_t second;                  /* and of this one, if not 0 (the far edge of a WRITE_ZEROES) */
+  bool is_switch;                   /* the checkpoint's: go over to the other half first */
+  int error;
+  struct list link;
+};
+
+/* See keeper_write_back. */
+struct writeback_request {
+  struct waiter *waiter;
+  struct disk *disk;
+  uint64_t version;                 /* everything published up to here is to be in its place */
+  int error;
+  struct list link;
+};
+
+/* --- fill.c: the slow path of READ, CACHE and partial WRITE --- */
+
+enum fill_state { FILL_KNOWN, FILL_MINE, FILL_BUSY };
+
+struct fill {
+  struct list link;                 /* in the store's pool of unused ones */
+  struct range_request range;
+  struct journal_waiter tail;
+  uint64_t first;                   /* block of frames[0] */
+  unsigned count;
+  struct frame **frames;            /* the op's; FRAME_UNKNOWN on entry where it is to be found */
+  enum fill_state states[WINDOW_BLOCKS];
+  struct extent extents[WINDOW_BLOCKS];
+  unsigned extent_count;
+  struct op_io ios[WINDOW_IOS];
+  unsigned io_first[WINDOW_IOS];    /* index of its first frame */
+  unsigned io_count;
+  struct iovec segments[WINDOW_BLOCKS];
+  struct frame *edge;               /* WRITE: the old content of a partly written block */
+  bool needs_space[WINDOW_BLOCKS];  /* WRITE: blocks of the locked range that have none promised */
+  struct commit_request commit;
+  struct writeback_request writeback;
+};
+
+#define FRAME_UNKNOWN ((struct frame *) -1)
+
+struct fill *fill_acquire (struct store *store);                   /* NULL: no memory */
+void fill_release (struct store *store, struct fill *fill);
+/* Finds out about the FRAME_UNKNOWN among frames[0..count) of blocks FIRST on; range held shared.  Frames found or
+ * being read are referenced; holes become NULL.  Starts the reads, for which OP waits (op_expect).  Returns how many
+ * of COUNT blocks it took on, > 0: fewer if they are very scattered.  BUSY ones are FILLING by others.  With
+ * IS_OPTIONAL frames that cannot be had are left FRAME_UNKNOWN. */
+unsigned fill_start (struct fill *fill, struct op *op, struct disk *disk, uint64_t first,
+                     struct frame **frames, unsigned count, bool is_optional);
+/* All reads have ended: publishes the frames.  0, or -EIO: those that failed are FRAME_UNKNOWN again. */
+int fill_finish (struct fill *fill, struct store *store, struct list *wake);
+
+/* --- commit.c --- */
+
+struct commit {
+  pthread_mutex_t mutex;
+  struct list queue;                /* of requests that wait for the next record */
+  bool is_running;
+  /* the running commit's */
+  struct op op;
+  struct list batch;
+  struct op_io io;
+  struct op_io flush;
+  uint8_t *buffer;                  /* header block and items */
+  size_t buffer_bytes;
+  struct frame **frames;
+  uint32_t frame_count;
+  struct iovec segments[COMMIT_BLOCKS_MAX + 1];
+  uint64_t position_end;
+  uint64_t space_batch;
+  uint64_t record_blocks;
+  uint64_t record_checksum;
+  XXH3_state_t *hash;
+  /* where the next record goes: the running commit's, and the opener's */
+  unsigned half;
+  uint64_t head;                    /* block in the half */
+  uint64_t sequence;
+  uint64_t chain;
+  uint64_t salt;
+  uint64_t half_sequence;           /* of the first record of this half, */
+  uint64_t half_chain;              /* and what precedes it */
+  uint32_t epoch;                   /* counts the switches of halves */
+  bool is_waiting;                  /* for the other half (mutex) */
+  _Atomic bool other_is_free;
+};
+
+int commit_init (struct store *store);
+void commit_destroy (struct store *store);
+/* Joins the next record.  OP has op_expect'ed; its waiter is woken when it is durable or failed (request->error). */
+void commit_join (struct store *store, struct commit_request *request, struct op *op);
+/* A checkpoint freed the other half, or the store failed. */
+void commit_half_freed (struct store *store);
+/* FLUSH and FUA with at most this many blocks put them into the record. */
+uint32_t commit_small_blocks (const struct store *store);
+/* How full the current half is, 0..100. */
+unsigned commit_half_percent (struct store *store);
+
+/* --- writeback.c, checkpoint.c, keeper.c --- */
+
+/* A run of dirty blocks of one disk, locked as one. */
+struct writeback_run {
+  struct disk *disk;
+  uint32_t first, count;            /* in frames[] */
+  struct range_request range;
+};
+/* A part of a run that goes to one place. */
+struct writeback_piece {
+  struct disk *disk;
+  uint64_t block, place;
+  uint32_t first, count;            /* in frames[] */
+  uint32_t io;
+  bool is_new;                      /* allocated for this write: to be mapped */
+  bool is_moved;                    /* and mapped elsewhere before, where a write failed */
+  bool was_unwritten;               /* mapped: to be marked as written */
+};
+struct writeback_io {
+  struct op_io io;
+  uint32_t first_segment;
+};
+
+struct writeback {
+  int stage;
+  enum collect_kind kind;
+  uint64_t version;
+  uint32_t epoch;
+  struct disk *only;                /* NULL: all disks */
+  bool is_checkpoint;               /* may use the last quarter of the tail */
+  uint32_t max;                     /* frames in a batch */
+  struct frame **frames;
+  uint32_t frame_count;
+  struct writeback_run *runs;
+  uint32_t run_count, run_at;
+  struct writeback_piece *pieces;
+  uint32_t piece_count;
+  struct writeback_io *ios;
+  uint32_t io_count;
+  struct iovec *segments;
+  uint32_t segment_count;
+  struct extent extents[WINDOW_BLOCKS];
+  struct op_io flush;
+  uint64_t tail_bytes;              /* reserved for items, not used yet */
+  bool needs_room;                  /* nothing was done: the tail is too full */
+  int error;                        /* of the batch */
+};
+
+enum checkpoint_kind {
+  CHECKPOINT_RUNNING,               /* while the store is in use */
+  CHECKPOINT_OPENING,               /* after a recovery: starts a new journal; nothing was committed yet */
+  CHECKPOINT_FINAL,                 /* of a clean shutdown: everything to its place, marked clean */
+};
+
+struct checkpoint {
+  int stage;
+  enum checkpoint_kind kind;
+  struct commit_request commit;
+  uint32_t epoch;                   /* copies up to this one must leave the journal */
+  uint64_t position;                /* the frozen state holds all items before it */
+  uint64_t space_batch;
+  struct format_superblock *superblock;   /* the new one; a block */
+  /* the walk over what is to be written */
+  struct disk *disk;                /* whose map is being written; NULL: the catalogue */
+  bool is_catalogue_frozen, is_writer_active;
+  struct btree_writer writer;
+  /* one batch of nodes */
+  uint8_t *buffer;
+  uint64_t *places;
+  unsigned node_count;
+  struct op_io *ios;
+  struct iovec *segments;
+  unsigned io_count;
+  struct op_io flush;
+  struct iovec superblock_segment;
+  /* disk nodes that are not referred to any more when the superblock is durable */
+  uint64_t *freed;
+  size_t freed_count, freed_max;
+  bool is_metadata_full;
+  int error;
+};
+
+/* Nodes written at once. */
+#define CHECKPOINT_NODES 256
+/* Ticks (seconds) after which dirty blocks go to their places without need. */
+#define KEEPER_TICKS_OLD 5
+
+enum keeper_activity { KEEPER_CHOOSE, KEEPER_CHECKPOINT, KEEPER_REQUEST, KEEPER_WRITEBACK };
+
+struct keeper {
+  struct context *context;
+  pthread_t thread;
+  bool has_thread;
+  _Atomic bool is_stopping;
+
+  /* mutex: */
+  pthread_mutex_t mutex;
+  bool is_parked, is_kicked;
+  struct list requests;             /* writeback_request */
+  bool checkpoint_wanted;
+  int checkpoint_now;               /* enum checkpoint_kind + 1: keeper_checkpoint_now's; 0: none */
+
+  /* the keeper's thread: */
+  struct op op;
+  enum keeper_activity activity;
+  struct writeback writeback;
+  struct checkpoint checkpoint;
+  struct op commit_op;              /* commits for the sake of room and age */
+  struct commit_request commit;
+  bool is_committing;
+  struct op discard_op;             /* passes free space down */
+  struct op_io discard;
+  uint64_t discard_place, discard_length;
+  bool is_discarding;
+  bool commit_wanted;
+  uint64_t tick_versions[KEEPER_TICKS_OLD];
+  uint64_t old_version;             /* what is older goes to its place without need */
+  uint64_t tick_position;
+  unsigned backoff_ticks;           /* after an error of write-back */
+  int checkpoint_error;             /* of the last one */
+  _Atomic bool is_done;             /* keeper_checkpoint_now */
+};
+
+int keeper_init (struct store *store);
+void keeper_destroy (struct store *store);
+int keeper_start_thread (struct store *store);
+void keeper_stop_thread (struct store *store);
+/* Runs until nothing of the keeper's own is under way; no thread, no requests.  Blocks. */
+void keeper_settle (struct store *store);
+/* There may be something to do.  Any thread. */
+void keeper_kick (struct store *store);
+/* Whether a kick is worth it: cheap. */
+bool keeper_has_work (struct store *store);
+/* A period of the keeper's clock (a second) has passed.  On the keeper's thread. */
+void keeper_tick (struct store *store);
+/* All of DISK up to VERSION to its place; OP has op_expect'ed. */
+void keeper_write_back (struct store *store, struct writeback_request *request, struct op *op);
+void keeper_want_checkpoint (struct store *store);
+/* Runs a checkpoint on the keeper's context from this thread, blocking; the keeper's thread is not running. */
+int keeper_checkpoint_now (struct store *store, enum checkpoint_kind kind);
+
+/* One batch: begin, then step (on the keeper's op) until OP_DONE; writeback.frame_count tells how many there were (0: nothing to
+ * do), writeback.error whether some could not be written. */
+void writeback_begin (struct store *store, enum collect_kind kind, struct disk *only, uint64_t version, uint32_t epoch,
+                      bool is_checkpoint);
+enum op_next writeback_step (struct store *store, struct op *op);
+int writeback_init (struct store *store);
+void writeback_destroy (struct store *store);
+
+void checkpoint_begin (struct store *store, enum checkpoint_kind kind);
+enum op_next checkpoint_step (struct store *store, struct op *op);
+/* A disk node that is not referred to once the next checkpoint is durable.  False: no memory. */
+bool checkpoint_note_freed (struct store *store, uint64_t place);
+int checkpoint_init (struct store *store);
+void checkpoint_destroy (struct store *store);
+
+/* --- recovery.c, replay.c --- */
+
+/* Everything from an open device to a store that can be used, but the keeper's thread.  0, or negative errno with *ERROR
+ * (malloc'd).  Blocks. */
+int recovery_open (struct store *store, const struct store_options *options, char **error);
+
+/* A block of data found in the journal that nothing newer has made void. */
+struct replay_block {
+  uint64_t disk, block;
+  const uint8_t *data;
+  uint32_t epoch;                   /* 1: in the half where replay began; 2: in the other */
+};
+
+struct replay {
+  struct store *store;
+  struct queue *queue;
+  uint8_t *halves;                  /* both, as read */
+  uint64_t position;                /* all items before it have been applied */
+  uint64_t recorded;                /* where the last record's items end; 0: there was none */
+  /* where the next record goes */
+  unsigned half;
+  uint64_t head, sequence, chain, half_sequence, half_chain;
+  uint64_t records, items;
+  struct replay_block *blocks;      /* disk == 0: void */
+  size_t block_count, block_max;
+  char **error;
+};
+
+/* Applies the journal to the maps in memory.  0 or negative errno with *ERROR.  replay_end frees what it holds. */
+int replay_journal (struct replay *replay);
+/* Applies the arena's items beyond what the journal had. */
+int replay_tail (struct replay *replay, struct arena *arena);
+void replay_end (struct replay *replay);
+
+/* One io, waited for. */
+int device_do (struct queue *queue, enum io_kind kind, uint64_t place, void *data, uint64_t length);
+/* Says what was wrong (malloc'd) and returns ERROR. */
+int error_set (char **message, int error, const char *format, ...) __attribute__ ((format (printf, 3, 4)));
+
+/* --- store.c --- */
+
+enum counter {
+  COUNTER_READS, COUNTER_WRITES, COUNTER_TRIMS, COUNTER_WRITE_ZEROES, COUNTER_FLUSHES, COUNTER_CACHES,
+  COUNTER_BLOCK_STATUSES, COUNTER_READ_BYTES, COUNTER_WRITE_BYTES, COUNTER_HIT_BLOCKS, COUNTER_MISS_BLOCKS,
+  COUNTER_HOLE_BLOCKS, COUNTER_READAHEAD_BLOCKS, COUNTER_COMMITS, COUNTER_COMMIT_BLOCKS, COUNTER_CHECKPOINTS,
+  COUNTER_WRITEBACK_BLOCKS, COUNTER_WRITEBACK_ERRORS, COUNTER_DISCARDED_BLOCKS, COUNTER_NODES_WRITTEN,
+  COUNTER_COUNT
+};
+
+struct op_lock {                    /* one op at a time; the others queue */
+  pthread_mutex_t mutex;
+  bool is_held;
+  struct list waiters;
+};
+bool op_lock_acquire (struct op_lock *lock, struct waiter *waiter);  /* false: queued */
+void op_lock_release (struct op_lock *lock, struct list *wake);
+
+struct store {
+  char *path;
+  struct device *device;
+  struct device_info device_info;
+  struct format_superblock superblock;    /* as on the device */
+  struct format_node_identity identity;   /* owner and kinds are filled in per use */
+  bool is_read_only;
+  bool is_resumed;                        /* with the arena of a process that was killed */
+  bool is_marking_wrong;                  /* opening: two owners of one place */
+  bool is_opening;                        /* the old journal must not be touched yet */
+  _Atomic int mode;                       /* enum store_mode */
+
+  struct arena *arena;
+  struct cache *cache;
+  struct space *space;
+  struct btree_pool *pool;
+  struct journal journal;
+  struct commit commit;
+  struct keeper keeper;
+  struct btree catalogue;                 /* the keeper's */
+  pthread_rwlock_t gate;
+
+  struct op_lock admin_lock;
+  pthread_mutex_t disks_mutex;
+  struct list disks;                      /* struct disk, by name */
+  unsigned disk_count;
+  _Atomic uint64_t next_disk_id;
+  unsigned window_blocks;                 /* WINDOW_BLOCKS, less with a tiny cache */
+
+  pthread_mutex_t fills_mutex;
+  struct list fills;
+
+  pthread_mutex_t grow_mutex;
+  uint64_t length;                        /* of the file, blocks */
+
+  pthread_mutex_t contexts_mutex;
+  struct list contexts;
+  uint64_t counters[COUNTER_COUNT];       /* of contexts that are gone */
+};
+
+_Static_assert (COUNTER_COUNT <= CONTEXT_COUNTERS, "counters of a context");
+
+/* On OP's own thread. */
+static inline void
+op_count (struct op *op, enum counter counter, uint64_t count)
+{
+  _Atomic uint64_t *value = &op->context->counters[counter];
+
+  atomic_store_explicit (value, atomic_load_explicit (value, memory_order_relaxed) + count,
+                         memory_order_relaxed);
+}
+
+/* A write or flush of journal or metadata failed: no change is accepted any more; said once. */
+void store_fail (struct store *store, const char *what, int error);
+bool store_is_failed (struct store *store);
+/* Where the arena of a store lies if OPTIONS do not say: PATH has room for ARENA_PATH_MAX. */
+void store_default_arena_path (struct store *store, const struct store_options *options, char *path);
+/* Makes sure the file is at least END blocks long. */
+int store_grow (struct store *store, uint64_t end);
+/* The identity that nodes of this kind and owner have in superblock SEQUENCE. */
+struct format_node_identity store_identity (struct store *store, uint32_t leaf_kind, uint32_t inner_kind,
+                                            uint64_t owner, uint64_t sequence);
+
+/* --- op-*.c: the step functions, started by request_start --- */
+enum op_next op_read_step (struct op *op);
+enum op_next op_cache_step (struct op *op);
+enum op_next op_write_step (struct op *op);
+enum op_next op_zero_step (struct op *op);
+enum op_next op_flush_step (struct op *op);
+enum op_next op_status_step (struct op *op);
+/* Whether a READ that ended is part of a sequential stream: starts reading ahead. */
+void readahead_after (struct request *request);
+
+/* First block that the request touches, and how many. */
+uint64_t request_first_block (const struct request *request);
+uint64_t request_block_count (const struct request *request);
+
+#endif

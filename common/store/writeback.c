@@ -1,0 +1,530 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* writeback.c - dirty blocks go to their places.  The keeper's; one batch at a time.  Stands for:
+ *
+ *   collect dirty frames, in order of disk and block; reserve tail room
+ *   lock each run shared, in that order
+ *   for each part that is still current: where is it mapped? else allocate
+ *   write; flush the device
+ *   for each part, in the gate: log MAP and RETIRE, change the map, settle the frames
+ *   unlock
+ *
+ * The range locks are held from the look at the map to the end of the I/O and the change of the map: no
+ * block can be deallocated, and given to another disk, while it is being written.
+ *
+ * An extent becomes `written` after its data is durable: the map is changed, and the item logged, after the device
+ * flush.  It would be tempting to log at completion of the write and leave the flush to the next commit; but then a
+ * record could become durable before the data it speaks of.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "store/store-internal.h"
+
+enum writeback_stage {
+  WRITEBACK_COLLECT,
+  WRITEBACK_LOCK,
+  WRITEBACK_PLACE,
+  WRITEBACK_WRITTEN,
+  WRITEBACK_PUBLISH,
+};
+
+/* A long run that begins so near behind a mapped extent is placed at the same distance behind it: what is missing
+ * between them is in flight, and finds its place free (64 requests of a sequential writer arrive in any order).
+ * Short runs are not: random writes are better laid side by side. */
+#define WRITEBACK_GAP_BLOCKS 256
+#define WRITEBACK_GAP_RUN 16
+#define WRITEBACK_IO_BLOCKS 256
+
+int
+writeback_init (struct store *store)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  uint64_t by_tail = store->arena->tail_bytes / 4 / (2 * JOURNAL_RANGE_ITEM);
+  uint32_t max
+    = MAX (1, MIN (MIN (WRITEBACK_BLOCKS_MAX, store->arena->frame_count / 16), by_tail));
+
+  writeback->max = max;
+  writeback->frames = calloc (max, sizeof *writeback->frames);
+  writeback->runs = calloc (max, sizeof *writeback->runs);
+  writeback->pieces = calloc (max, sizeof *writeback->pieces);
+  writeback->ios = calloc (max, sizeof *writeback->ios);
+  writeback->segments = calloc (max, sizeof *writeback->segments);
+  return writeback->frames != NULL && writeback->runs != NULL && writeback->pieces != NULL
+             && writeback->ios != NULL && writeback->segments != NULL
+           ? 0
+           : -ENOMEM;
+}
+
+void
+writeback_destroy (struct store *store)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+
+  free (writeback->frames);
+  free (writeback->runs);
+  free (writeback->pieces);
+  free (writeback->ios);
+  free (writeback->segments);
+}
+
+void
+writeback_begin (struct store *store, enum collect_kind kind, struct disk *only, uint64_t version,
+                 uint32_t epoch, bool is_checkpoint)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+
+  writeback->stage = WRITEBACK_COLLECT;
+  writeback->kind = kind;
+  writeback->only = only;
+  writeback->version = version;
+  writeback->epoch = epoch;
+  writeback->is_checkpoint = is_checkpoint;
+  writeback->frame_count = 0;
+  writeback->error = 0;
+}
+
+/* --- collect and lock --- */
+
+static int
+writeback_compare (const void *left, const void *right)
+{
+  const struct frame *a = *(struct frame *const *) left, *b = *(struct frame *const *) right;
+  uint64_t disk_a = atomic_load (&a->disk), disk_b = atomic_load (&b->disk);
+  uint64_t block_a = atomic_load (&a->block), block_b = atomic_load (&b->block);
+
+  if (disk_a != disk_b)
+    return disk_a < disk_b ? -1 : 1;
+  return block_a < block_b ? -1 : block_a > block_b;
+}
+
+static void
+writeback_collect_disk (struct store *store, struct disk *disk)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+
+  if (writeback->frame_count < writeback->max)
+    writeback->frame_count += cache_collect (
+      store->cache, &disk->cache, writeback->kind, writeback->version, writeback->epoch,
+      writeback->frames + writeback->frame_count, writeback->max - writeback->frame_count);
+}
+
+/* Runs of frames that continue each other. */
+static void
+writeback_make_runs (struct store *store)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  struct writeback_run *run = NULL;
+
+  writeback->run_count = writeback->run_at = 0;
+  pthread_mutex_lock (&store->disks_mutex);
+  for (uint32_t i = 0; i < writeback->frame_count; i++) {
+    const struct frame *frame = writeback->frames[i];
+    uint64_t disk = atomic_load (&frame->disk), block = atomic_load (&frame->block);
+
+    if (run == NULL || run->disk->id != disk || run->range.last + 1 != block) {
+      run = &writeback->runs[writeback->run_count++];
+      run->disk = disk_find_id (store, disk);
+      CHECK (run->disk != NULL);
+      run->first = i;
+      run->count = 0;
+      run->range.first = block;
+    }
+    run->count++;
+    run->range.last = block;
+  }
+  pthread_mutex_unlock (&store->disks_mutex);
+}
+
+static enum op_next
+writeback_collect (struct store *store)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  uint64_t bytes = 2 * JOURNAL_RANGE_ITEM * writeback->max;
+
+  writeback->needs_room = !journal_reserve_keeper (&store->journal, bytes, writeback->is_checkpoint);
+  if (writeback->needs_room)
+    return OP_DONE;
+  writeback->tail_bytes = bytes;
+  if (writeback->only != NULL)
+    writeback_collect_disk (store, writeback->only);
+  else {
+    pthread_mutex_lock (&store->disks_mutex);
+    list_for_each (link, &store->disks)
+      writeback_collect_disk (store, container_of (link, struct disk, link));
+    pthread_mutex_unlock (&store->disks_mutex);
+  }
+  if (writeback->frame_count == 0) {
+    struct list wake = LIST_INIT (wake);
+
+    journal_unreserve (&store->journal, bytes, &wake);
+    op_wake_all (&wake);
+    return OP_DONE;
+  }
+  qsort (writeback->frames, writeback->frame_count, sizeof *writeback->frames, writeback_compare);
+  writeback_make_runs (store);
+  writeback->stage = WRITEBACK_LOCK;
+  return OP_MORE;
+}
+
+static enum op_next
+writeback_lock (struct store *store, struct op *op)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+
+  while (writeback->run_at < writeback->run_count) {
+    struct writeback_run *run = &writeback->runs[writeback->run_at++];
+
+    op_expect (op);
+    if (!range_lock_acquire (&run->disk->range_lock, &run->range, run->range.first,
+                             run->range.last, RANGE_SHARED, &op->waiter))
+      return OP_WAIT;
+    op_wake (op);
+  }
+  writeback->stage = WRITEBACK_PLACE;
+  return OP_MORE;
+}
+
+/* --- where it goes --- */
+
+/* Where BLOCK would continue what lies before it. */
+static uint64_t
+writeback_goal (struct store *store, struct disk *disk, uint64_t block, uint64_t length)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  uint64_t gap = length >= WRITEBACK_GAP_RUN ? MIN (WRITEBACK_GAP_BLOCKS, block) : MIN (1, block);
+  const struct writeback_piece *before
+    = writeback->piece_count > 0 ? &writeback->pieces[writeback->piece_count - 1] : NULL;
+  unsigned count;
+
+  if (before != NULL && before->disk == disk && block - (before->block + before->count) < gap)
+    return before->place + (block - before->block);
+  if (gap == 0)
+    return 0;
+  count = extent_map_scan (&disk->map, block - gap, gap, writeback->extents,
+                           ARRAY_COUNT (writeback->extents));
+  while (count-- > 0) {
+    const struct extent *extent = &writeback->extents[count];
+
+    if (extent->state != EXTENT_HOLE)
+      return extent->place + (block - extent->block);
+  }
+  return 0;
+}
+
+/* One block more for the device to write, in the io that it continues or a new one. */
+static uint32_t
+writeback_add_block (struct store *store, struct frame *frame, uint64_t place)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  struct writeback_io *last
+    = writeback->io_count > 0 ? &writeback->ios[writeback->io_count - 1] : NULL;
+
+  if (last == NULL || last->io.io.place + last->io.io.length != place
+      || last->io.io.length == WRITEBACK_IO_BLOCKS) {
+    last = &writeback->ios[writeback->io_count++];
+    last->first_segment = writeback->segment_count;
+    last->io.io = (struct io) {
+      .kind = IO_WRITE,
+      .place = place,
+      .segments = &writeback->segments[writeback->segment_count],
+    };
+  }
+  writeback->segments[writeback->segment_count++] = (struct iovec) { frame->data, BLOCK_SIZE };
+  last->io.io.length++;
+  last->io.io.segment_count++;
+  return writeback->io_count - 1;
+}
+
+/* Frames [first, first + count) go to PLACE; a piece never spans two ios. */
+static void
+writeback_add_piece (struct store *store, const struct writeback_piece *model)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  struct writeback_piece *piece = NULL;
+
+  for (uint32_t i = 0; i < model->count; i++) {
+    uint32_t io = writeback_add_block (store, writeback->frames[model->first + i],
+                                       model->place + i);
+
+    if (piece == NULL || piece->io != io) {
+      piece = &writeback->pieces[writeback->piece_count++];
+      *piece = *model;
+      piece->block = model->block + i;
+      piece->place = model->place + i;
+      piece->first = model->first + i;
+      piece->count = 0;
+      piece->io = io;
+    }
+    piece->count++;
+  }
+}
+
+/* Allocates for frames [first, first + count), whose promises have been taken. */
+static void
+writeback_allocate (struct store *store, struct disk *disk, uint64_t block, uint32_t first,
+                    uint32_t count, bool is_moved)
+{
+  struct writeback_piece piece = { .disk = disk, .is_new = true, .is_moved = is_moved };
+
+  for (uint32_t done = 0; done < count; done += piece.count) {
+    uint64_t goal = writeback_goal (store, disk, block + done, count - done);
+
+    piece.block = block + done;
+    piece.first = first + done;
+    piece.count = space_allocate (store->space, disk->id, goal, count - done, &piece.place);
+    writeback_add_piece (store, &piece);
+  }
+}
+
+/* Frames [first, first + count), blocks from BLOCK on, under one extent or hole. */
+static void
+writeback_place_extent (struct store *store, struct disk *disk, const struct extent *extent,
+                        uint32_t first)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  uint32_t count = extent->length;
+
+  if (extent->state == EXTENT_HOLE) {
+    for (uint32_t i = 0; i < count; i++) {
+      bool has_token = cache_take_token (store->cache, writeback->frames[first + i]);
+
+      /* A dirty block without a mapping owns a promise, always. */
+      CHECK (has_token);
+    }
+    writeback_allocate (store, disk, extent->block, first, count, false);
+  }
+  else if (atomic_load (&disk->has_write_error) && space_reserve (store->space, count))
+    /* The place may be what failed: elsewhere, then. */
+    writeback_allocate (store, disk, extent->block, first, count, true);
+  else {
+    struct writeback_piece piece = {
+      .disk = disk,
+      .block = extent->block,
+      .place = extent->place,
+      .first = first,
+      .count = count,
+      .was_unwritten = extent->state == EXTENT_UNWRITTEN,
+    };
+
+    writeback_add_piece (store, &piece);
+  }
+}
+
+/* Frames [first, first + count) of a run, all current. */
+static void
+writeback_place_current (struct store *store, struct disk *disk, uint32_t first, uint32_t count)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  uint64_t block = atomic_load (&writeback->frames[first]->block);
+
+  while (count > 0) {
+    struct extent extent;
+
+    extent_map_lookup (&disk->map, block, count, &extent);
+    writeback_place_extent (store, disk, &extent, first);
+    block += extent.length;
+    first += extent.length;
+    count -= extent.length;
+  }
+}
+
+static enum op_next
+writeback_place (struct store *store, struct op *op)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  uint64_t end = 0;
+  int error;
+
+  writeback->piece_count = writeback->io_count = writeback->segment_count = 0;
+  for (uint32_t r = 0; r < writeback->run_count; r++) {
+    struct writeback_run *run = &writeback->runs[r];
+    uint32_t stop = run->first + run->count;
+
+    for (uint32_t i = run->first, next; i < stop; i = next) {
+      /* Dropped by a TRIM, or replaced by a write, before the lock was granted: not ours to write. */
+      bool is_current = cache_is_current (writeback->frames[i]);
+
+      for (next = i + 1;
+           next < stop && cache_is_current (writeback->frames[next]) == is_current; next++)
+        continue;
+      if (is_current)
+        writeback_place_current (store, run->disk, i, next - i);
+    }
+  }
+  for (uint32_t i = 0; i < writeback->io_count; i++)
+    end = MAX (end, writeback->ios[i].io.io.place + writeback->ios[i].io.io.length);
+  writeback->stage = WRITEBACK_WRITTEN;
+  error = store_grow (store, end);
+  for (uint32_t i = 0; i < writeback->io_count; i++)
+    if (error != 0)
+      writeback->ios[i].io.io.error = error;
+    else
+      op_submit (op, &writeback->ios[i].io);
+  return error == 0 && writeback->io_count > 0 ? OP_WAIT : OP_MORE;
+}
+
+static enum op_next
+writeback_written (struct store *store, struct op *op)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+
+  writeback->stage = WRITEBACK_PUBLISH;
+  writeback->flush.io = (struct io) { .kind = IO_FLUSH };
+  if (writeback->io_count == 0)
+    return OP_MORE;
+  op_submit (op, &writeback->flush);
+  return OP_WAIT;
+}
+
+/* --- publish --- */
+
+/* Blocks that a write-back moved away from where a write failed stay in use until the store is opened again. */
+static void
+writeback_forget_place (void *store, uint64_t place, uint64_t length)
+{
+  (void) store;
+  log_warning ("%" PRIu64 " blocks at %" PRIu64 " of the store are not used any more: writing"
+               " them failed",
+               length, place);
+}
+
+/* RETIRE for those of the piece's blocks that have a copy in the journal, runs as one.  In the gate: no commit can add a
+ * newer copy in between. */
+static void
+writeback_retire (struct store *store, const struct writeback_piece *piece)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+
+  for (uint32_t i = 0, next; i < piece->count; i = next) {
+    bool has_copy = cache_has_copy (writeback->frames[piece->first + i]);
+
+    for (next = i + 1; next < piece->count
+                       && cache_has_copy (writeback->frames[piece->first + next]) == has_copy;
+         next++)
+      continue;
+    if (!has_copy)
+      continue;
+    disk_note_position (piece->disk,
+                        journal_append (&store->journal, ITEM_RETIRE, 0, piece->disk->id,
+                                        piece->block + i, next - i, 0, NULL, 0));
+    writeback->tail_bytes -= JOURNAL_RANGE_ITEM;
+  }
+}
+
+/* The one place where an extent becomes `written`: data done, item and map together, within the gate. */
+static void
+writeback_publish_piece (struct store *store, const struct writeback_piece *piece,
+                         struct list *wake)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  struct disk *disk = piece->disk;
+
+  pthread_rwlock_rdlock (&store->gate);
+  if (piece->is_new || piece->was_unwritten) {
+    struct extent extent = {
+      .block = piece->block,
+      .length = piece->count,
+      .place = piece->place,
+      .state = EXTENT_WRITTEN,
+    };
+
+    disk_note_position (disk,
+                        journal_append (&store->journal, ITEM_MAP, EXTENT_WRITTEN, disk->id,
+                                        extent.block, extent.length, extent.place, NULL, 0));
+    writeback->tail_bytes -= JOURNAL_RANGE_ITEM;
+    extent_map_set (&disk->map, &extent,
+                    piece->is_moved ? writeback_forget_place : disk_space_free, store);
+  }
+  writeback_retire (store, piece);
+  for (uint32_t i = 0; i < piece->count; i++)
+    if (cache_settle (store->cache, writeback->frames[piece->first + i], true, wake))
+      space_unreserve (store->space, 1);
+  pthread_rwlock_unlock (&store->gate);
+}
+
+/* Nothing is mapped; the blocks stay dirty, and have their promises again. */
+static void
+writeback_fail_piece (struct store *store, const struct writeback_piece *piece, struct list *wake)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  bool has_tokens = piece->is_new && !piece->is_moved;
+
+  atomic_store (&piece->disk->has_write_error, true);
+  writeback->error = -EIO;
+  op_count (&store->keeper.op, COUNTER_WRITEBACK_ERRORS, piece->count);
+  /* The place that failed is left out of use, if there are others; else it is tried again. */
+  if (piece->is_new
+      && (piece->is_moved || !space_reserve (store->space, piece->count))) {
+    space_unallocate (store->space, piece->place, piece->count);
+    if (piece->is_moved)
+      space_unreserve (store->space, piece->count);
+  }
+  for (uint32_t i = 0; i < piece->count; i++) {
+    if (has_tokens && !cache_give_token (store->cache, &piece->disk->cache, piece->block + i))
+      space_unreserve (store->space, 1);
+    cache_settle (store->cache, writeback->frames[piece->first + i], false, wake);
+  }
+}
+
+static enum op_next
+writeback_publish (struct store *store)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  struct list wake = LIST_INIT (wake);
+  uint64_t blocks = 0;
+
+  if (writeback->io_count > 0 && writeback->flush.io.error != 0)
+    store_fail (store, "flushing data", writeback->flush.io.error);
+  for (uint32_t p = 0; p < writeback->piece_count; p++) {
+    const struct writeback_piece *piece = &writeback->pieces[p];
+
+    if (writeback->ios[piece->io].io.io.error != 0 || store_is_failed (store)
+        || extent_map_reserve (&piece->disk->map, 1) != 0)
+      writeback_fail_piece (store, piece, &wake);
+    else {
+      writeback_publish_piece (store, piece, &wake);
+      blocks += piece->count;
+    }
+    /* Settled: what is left below was skipped. */
+    for (uint32_t i = 0; i < piece->count; i++) {
+      cache_put (store->cache, writeback->frames[piece->first + i]);
+      writeback->frames[piece->first + i] = NULL;
+    }
+    op_wake_all (&wake);
+  }
+  for (uint32_t i = 0; i < writeback->frame_count; i++)
+    if (writeback->frames[i] != NULL) {
+      cache_settle (store->cache, writeback->frames[i], false, &wake);
+      cache_put (store->cache, writeback->frames[i]);
+    }
+  for (uint32_t r = 0; r < writeback->run_count; r++)
+    range_lock_release (&writeback->runs[r].disk->range_lock, &writeback->runs[r].range, &wake);
+  journal_unreserve (&store->journal, writeback->tail_bytes, &wake);
+  writeback->tail_bytes = 0;
+  op_count (&store->keeper.op, COUNTER_WRITEBACK_BLOCKS, blocks);
+  op_wake_all (&wake);
+  return OP_DONE;
+}
+
+enum op_next
+writeback_step (struct store *store, struct op *op)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+
+  switch ((enum writeback_stage) writeback->stage) {
+  case WRITEBACK_COLLECT:
+    return writeback_collect (store);
+  case WRITEBACK_LOCK:
+    return writeback_lock (store, op);
+  case WRITEBACK_PLACE:
+    return writeback_place (store, op);
+  case WRITEBACK_WRITTEN:
+    return writeback_written (store, op);
+  case WRITEBACK_PUBLISH:
+    return writeback_publish (store);
+  }
+  CHECK (false);
+}
