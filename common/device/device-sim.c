@@ -819,7 +819,6 @@ create_queue (struct device *d)
   struct sim_queue *queue = allocate (1, sizeof *queue);
 
   queue->queue.device = d;
-  queue->queue.is_manual = !device->image->options.is_threaded;
   list_init (&queue->completed);
   queue->event_fd = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (queue->event_fd < 0) {
@@ -1052,6 +1051,7 @@ sim_device_create (struct sim_image *image)
   /* I/O left by a store that was abandoned: sim_crash decides on it first. */
   CHECK (!image->device && image->flight_count == 0);
   device->device.class = &sim_class;
+  device->device.is_stepped = !image->options.is_threaded;
   device->image = image;
   list_init (&device->link);
   image->device = device;

@@ -96,7 +96,6 @@ struct device {
 struct queue {
   struct device *device;
   unsigned in_flight;       /* submitted, not yet done */
-  bool is_manual;           /* nothing completes unless queue_wait is called (simulated) */
 };
 
 /* Opens PATH with the io_uring device and takes its lock (flock on the open
