@@ -1052,6 +1052,7 @@ sim_device_create (struct sim_image *image)
   CHECK (!image->device && image->flight_count == 0);
   device->device.class = &sim_class;
   device->device.is_stepped = !image->options.is_threaded;
+  device->device.is_stepped = !image->options.is_threaded;
   device->image = image;
   list_init (&device->link);
   image->device = device;

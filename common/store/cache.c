@@ -612,13 +612,15 @@ cache_create (struct arena *arena)
 }
 
 void
-cache_destroy (struct cache *cache)
+cache_destroy (struct cache *cache, bool is_abandoned)
 {
-  if (cache == NULL)
-    return;
-  for (uint32_t i = 0; i < cache->frame_count; i++)
+  for (uint32_t i = 0; i < cache->frame_count && !is_abandoned; i++)
     CHECK (atomic_load (&cache->frames[i].references)
            == !frame_has (&cache->frames[i], FRAME_IS_ORPHAN));
+  if (is_abandoned) {
+    cache_free_tables (cache);
+    return;
+  }
   admission_destroy (&cache->in_flight);
   admission_destroy (&cache->dirty);
   replacement_destroy (cache);

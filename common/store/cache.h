@@ -104,8 +104,9 @@ struct cache_stats {             /* hits and misses are counted by the ops: they
 
 /* The cache over ARENA's frames.  NULL: no memory. */
 struct cache *cache_create (struct arena *arena);
-/* Nothing may be referenced but what is in the index. */
-void cache_destroy (struct cache *cache);
+/* Nothing may be referenced but what is in the index; the disks' parts are destroyed after it.  IS_ABANDONED: whatever is
+ * referenced, the memory goes, as when a process is killed (the arena keeps what it has). */
+void cache_destroy (struct cache *cache, bool is_abandoned);
 void cache_get_stats (struct cache *cache, struct cache_stats *stats);
 
 void cache_disk_init (struct cache_disk *disk, uint64_t id);

@@ -170,8 +170,11 @@ checkpoint_freeze (struct store *store)
   superblock->journal_position = to_le64 (checkpoint->position);
   pthread_mutex_lock (&commit->mutex);
   superblock->journal_half = to_le32 (commit->half);
-  superblock->journal_sequence = to_le64 (commit->half_sequence);
-  superblock->journal_chain = to_le64 (commit->half_chain);
+  /* In the end there is nothing to replay. */
+  superblock->journal_sequence
+    = to_le64 (checkpoint->kind == CHECKPOINT_FINAL ? commit->sequence : commit->half_sequence);
+  superblock->journal_chain
+    = to_le64 (checkpoint->kind == CHECKPOINT_FINAL ? commit->chain : commit->half_chain);
   superblock->journal_salt = to_le64 (commit->salt);
   pthread_mutex_unlock (&commit->mutex);
   if (checkpoint->kind == CHECKPOINT_FINAL)

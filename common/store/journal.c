@@ -114,6 +114,8 @@ journal_put (struct journal *journal, uint64_t position, const void *bytes, size
   uint64_t ring = journal->arena->tail_bytes;
   size_t first = MIN (count, ring - position % ring);
 
+  if (count == 0)
+    return;
   memcpy (journal->arena->tail + position % ring, bytes, first);
   memcpy (journal->arena->tail, (const uint8_t *) bytes + first, count - first);
 }

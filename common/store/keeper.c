@@ -289,7 +289,7 @@ keeper_forget (struct store *store, struct disk *disk)
 {
   struct list wake = LIST_INIT (wake);
 
-  if (disk->map.tree.node_count > 0 || disk->map.tree.superseded != NULL
+  if (disk->map.tree.node_count > 0 || disk->map.tree.superseded != NULL || disk->map.tree.given_up != NULL
       || atomic_load (&disk->is_changed) || atomic_load (&disk->references) > 0
       || !journal_reserve_keeper (&store->journal, JOURNAL_RANGE_ITEM, false))
     return false;

@@ -386,8 +386,21 @@ recovery_mark_node (void *arg, uint64_t place)
     store->is_marking_wrong = true;
 }
 
+/* What only the arena's tail has freed: in use by the state on the device, free when the tail is durable. */
+static bool
+recovery_free_pending (struct store *store, const struct replay *replay)
+{
+  for (size_t i = 0; i < replay->freed_count; i++) {
+    if (!space_mark_used (store->space, replay->freed[i].place, replay->freed[i].length))
+      return false;
+    space_free (store->space, replay->freed[i].place, replay->freed[i].length);
+  }
+  return true;
+}
+
 static int
-recovery_build_space (struct store *store, bool was_clean, char **error)
+recovery_build_space (struct store *store, const struct replay *replay, bool was_clean,
+                      char **error)
 {
   const struct format_superblock *superblock = &store->superblock;
   uint64_t capacity = from_le64 (superblock->capacity);
@@ -414,6 +427,8 @@ recovery_build_space (struct store *store, bool was_clean, char **error)
       return error_set (error, -EUCLEAN, "damaged: an extent of disk %s lies outside of the store,"
                         " or where another one lies; lacuna check tells more", disk->name);
   }
+  if (!recovery_free_pending (store, replay))
+    return error_set (error, -EUCLEAN, "damaged: the arena frees blocks that are in use");
   if (store->is_marking_wrong)
     return error_set (error, -EUCLEAN, "damaged: a node is used twice, or lies outside of the"
                       " store; lacuna check tells more");
@@ -624,7 +639,7 @@ recovery_new_journal (struct store *store, const struct replay *replay, char **e
   commit->chain = commit->half_chain = random[0];
   commit->salt = random[1];
   commit->epoch = 3;          /* everything found is older */
-  atomic_store (&commit->other_is_free, false);
+  atomic_store (&commit->other_is_free, store->is_read_only);
   return 0;
 }
 
@@ -675,7 +690,14 @@ recovery_load (struct store *store, const struct store_options *options, struct 
                char **error)
 {
   bool was_clean;
-  int result = recovery_read_superblock (store, replay->queue, error);
+  int result = 0;
+
+  /* What is read now decides what is overwritten later; so it must be durable, not only written. */
+  if (!options->is_read_only)
+    result = device_do (replay->queue, IO_FLUSH, 0, NULL, 0);
+  if (result != 0)
+    return error_set (error, result, "it cannot be flushed: %s", strerror (-result));
+  result = recovery_read_superblock (store, replay->queue, error);
 
   if (result == 0)
     result = recovery_check_features (&store->superblock, options->is_read_only, error);
@@ -706,7 +728,7 @@ recovery_load (struct store *store, const struct store_options *options, struct 
   if (result == 0)
     result = recovery_clear_beyond (store, error);
   if (result == 0)
-    result = recovery_build_space (store, was_clean, error);
+    result = recovery_build_space (store, replay, was_clean, error);
   recovery_sort_disks (store);
   return result;
 }

@@ -60,6 +60,29 @@ replay_keep (struct replay *replay, uint64_t disk, uint64_t block, const uint8_t
 
 /* --- items --- */
 
+/* A run that an item unmapped.  What a record of the journal unmaps is free; what only the arena's tail unmaps
+ * is still mapped on the device, and gets no new owner before the tail is durable (recovery_free_pending). */
+static void
+replay_unmapped (void *arg, uint64_t place, uint64_t length)
+{
+  struct replay *replay = arg;
+
+  if (!replay->is_tail)
+    return;
+  if (replay->freed_count == replay->freed_max) {
+    size_t max = MAX (256, replay->freed_max * 2);
+    struct extent *freed = realloc (replay->freed, max * sizeof *freed);
+
+    if (freed == NULL) {
+      replay->is_out_of_memory = true;
+      return;
+    }
+    replay->freed = freed;
+    replay->freed_max = max;
+  }
+  replay->freed[replay->freed_count++] = (struct extent) { .place = place, .length = length };
+}
+
 static int
 replay_bad_item (struct replay *replay, const char *what)
 {
@@ -85,7 +108,7 @@ replay_map (struct replay *replay, struct disk *disk, const struct format_item *
     return replay_bad_item (replay, "a mapping");
   if (extent_map_reserve (&disk->map, 1) != 0)
     return error_set (replay->error, -ENOMEM, "there is not enough memory for its metadata");
-  extent_map_set (&disk->map, &extent, NULL, NULL);
+  extent_map_set (&disk->map, &extent, replay_unmapped, replay);
   return 0;
 }
 
@@ -98,7 +121,7 @@ replay_unmap (struct replay *replay, struct disk *disk, uint64_t block, uint64_t
     return 0;
   if (extent_map_reserve (&disk->map, 1) != 0)
     return error_set (replay->error, -ENOMEM, "there is not enough memory for its metadata");
-  extent_map_clear (&disk->map, block, length, UINT32_MAX, NULL, NULL);
+  extent_map_clear (&disk->map, block, length, UINT32_MAX, replay_unmapped, replay);
   return 0;
 }
 
@@ -432,8 +455,11 @@ replay_tail (struct replay *replay, struct arena *arena)
   if (items == NULL)
     return error_set (replay->error, -ENOMEM, "there is not enough memory to replay the arena");
   journal_copy (&tail, start, end, items);
+  replay->is_tail = true;
   error = replay_items (replay, items, count, start);
   free (items);
+  if (error == 0 && replay->is_out_of_memory)
+    error = error_set (replay->error, -ENOMEM, "there is not enough memory to replay the arena");
   /* The record may have become durable just before the process ended. */
   atomic_store (&arena->header->tail_start, start);
   return error;
@@ -444,4 +470,5 @@ replay_end (struct replay *replay)
 {
   free (replay->halves);
   free (replay->blocks);
+  free (replay->freed);
 }

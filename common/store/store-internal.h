@@ -383,6 +383,10 @@ struct replay {
   unsigned half;
   uint64_t head, sequence, chain, half_sequence, half_chain;
   uint64_t records, items;
+  /* Runs that items of the arena's tail unmapped: the freeing is not durable yet. */
+  bool is_tail, is_out_of_memory;
+  struct extent *freed;             /* place and length */
+  size_t freed_count, freed_max;
   struct replay_block *blocks;      /* disk == 0: void */
   size_t block_count, block_max;
   char **error;
@@ -404,7 +408,7 @@ int error_set (char **message, int error, const char *format, ...) __attribute__
 enum counter {
   COUNTER_READS, COUNTER_WRITES, COUNTER_TRIMS, COUNTER_WRITE_ZEROES, COUNTER_FLUSHES, COUNTER_CACHES,
   COUNTER_BLOCK_STATUSES, COUNTER_READ_BYTES, COUNTER_WRITE_BYTES, COUNTER_HIT_BLOCKS, COUNTER_MISS_BLOCKS,
-  COUNTER_HOLE_BLOCKS, COUNTER_READAHEAD_BLOCKS, COUNTER_COMMITS, COUNTER_COMMIT_BLOCKS, COUNTER_CHECKPOINTS,
+  COUNTER_READAHEAD_BLOCKS, COUNTER_COMMITS, COUNTER_COMMIT_BLOCKS, COUNTER_CHECKPOINTS,
   COUNTER_WRITEBACK_BLOCKS, COUNTER_WRITEBACK_ERRORS, COUNTER_DISCARDED_BLOCKS, COUNTER_NODES_WRITTEN,
   COUNTER_COUNT
 };
@@ -425,6 +429,7 @@ struct store {
   struct format_node_identity identity;   /* owner and kinds are filled in per use */
   bool is_read_only;
   bool is_resumed;                        /* with the arena of a process that was killed */
+  bool is_abandoned;                      /* its memory goes, whoever still refers to it */
   bool is_marking_wrong;                  /* opening: two owners of one place */
   bool is_opening;                        /* the old journal must not be touched yet */
   _Atomic int mode;                       /* enum store_mode */

@@ -148,17 +148,22 @@ store_allocate (const char *path)
 static void
 store_free (struct store *store, bool removes_arena)
 {
+  bool is_abandoned = store->is_abandoned;
   struct list *link;
 
   keeper_destroy (store);
   commit_destroy (store);
-  if (store->arena != NULL)
+  if (store->arena != NULL && !is_abandoned)
     journal_destroy (&store->journal);
   while ((link = list_take (&store->disks)) != NULL)
-    disk_destroy (container_of (link, struct disk, link));
-  btree_clear (&store->catalogue);
+    if (!is_abandoned)
+      disk_destroy (container_of (link, struct disk, link));
+    else
+      free (container_of (link, struct disk, link));
+  if (!is_abandoned)
+    btree_clear (&store->catalogue);
   if (store->cache != NULL)
-    cache_destroy (store->cache);
+    cache_destroy (store->cache, is_abandoned);
   if (store->arena != NULL)
     arena_close (store->arena, removes_arena);
   if (store->space != NULL)
@@ -301,7 +306,7 @@ void
 store_abandon (struct store *store)
 {
   keeper_stop_thread (store);
-  context_abandon (store->keeper.context);
+  store->is_abandoned = true;
   store_free (store, false);
 }
 

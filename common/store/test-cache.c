@@ -489,16 +489,16 @@ model_collect_block (unsigned d, uint64_t block)
 }
 
 static void
-model_find_unmapped (unsigned d, uint64_t block, uint64_t length)
+model_find_dirty (unsigned d, uint64_t block, uint64_t length)
 {
   uint64_t first = block, end, run_block, run_length;
   uint64_t stop = MIN (block + length, MODEL_BLOCKS);
 
-  while (first < stop && !model.blocks[d][first].unmapped)
+  while (first < stop && model.blocks[d][first].dirty == 0)
     first++;
-  for (end = first; end < stop && model.blocks[d][end].unmapped;)
+  for (end = first; end < stop && model.blocks[d][end].dirty != 0;)
     end++;
-  assert_int_equal (cache_find_unmapped (model.cache, &model.disks[d], block, length, &run_block,
+  assert_int_equal (cache_find_dirty (model.cache, &model.disks[d], block, length, &run_block,
                                          &run_length), end > first);
   if (end > first)
     assert_true (run_block == first && run_length == end - first);
@@ -527,7 +527,7 @@ model_step (void)
   case 17: model_committed (); break;
   case 18: model_collect_block (d, block); break;
   case 19:
-    model_find_unmapped (d, block, random_below (8) == 0 ? UINT64_MAX >> 13 : length);
+    model_find_dirty (d, block, random_below (8) == 0 ? UINT64_MAX >> 13 : length);
     break;
   }
 }
@@ -563,7 +563,7 @@ model_run (void)
   }
   assert_true (model.reserved == 0 && cache_dirty_count (model.cache) == 0);
   cache_verify (model.cache);
-  cache_destroy (model.cache);
+  cache_destroy (model.cache, false);
   arena_free (model.arena);
 }
 
@@ -600,7 +600,7 @@ test_admission_order (void **state)
   assert_true (cache_try_charge (cache, 1));
   assert_false (cache_try_charge (cache, 1));
   cache_uncharge (cache, 32, &wake);
-  cache_destroy (cache);
+  cache_destroy (cache, false);
   arena_free (arena);
 }
 
@@ -634,7 +634,7 @@ test_adopt (void **state)
   cache_drop (cache, &disk, 0, 100, &dropped, &wake);
   assert_true (dropped.frames == 2 && dropped.tokens == 1 && dropped.copies == 1);
   cache_disk_destroy (&disk);
-  cache_destroy (cache);
+  cache_destroy (cache, false);
   arena_free (arena);
 }
 
@@ -697,7 +697,7 @@ test_scan (void **state)
   cache_drop (cache, &disk, 0, UINT64_MAX >> 12, &dropped, &wake);
   assert_true (dropped.frames > FRAMES * 9 / 10);
   cache_disk_destroy (&disk);
-  cache_destroy (cache);
+  cache_destroy (cache, false);
   arena_free (arena);
 }
 
@@ -737,7 +737,7 @@ test_standing (void **state)
   cache_verify (cache);
   cache_drop (cache, &disk, 0, 100, &dropped, &wake);
   cache_disk_destroy (&disk);
-  cache_destroy (cache);
+  cache_destroy (cache, false);
   arena_free (arena);
 }
 
@@ -988,7 +988,7 @@ stress_run (void)
   stress_drop (0, stress.blocks - 1);
   cache_verify (stress.cache);
   cache_disk_destroy (&stress.disk);
-  cache_destroy (stress.cache);
+  cache_destroy (stress.cache, false);
   pthread_rwlock_destroy (&stress.range);
   arena_free (arena);
 }
