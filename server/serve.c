@@ -112,12 +112,17 @@ static void
 watch_signal (struct server *server, ev_signal *watcher,
               void (*callback) (struct ev_loop *, ev_signal *, int), int number)
 {
+  sigset_t set;
+
   ev_signal_init (watcher, callback, number);
   watcher->data = server;
   ev_signal_start (server_worker_loop (server, 0), watcher);
+  sigemptyset (&set);
+  sigaddset (&set, number);
+  pthread_sigmask (SIG_UNBLOCK, &set, NULL);
 }
 
-/* Blocked before the first thread is made; libev opens them again on the main thread. */
+/* Blocked before the first thread is made; watch_signal opens them again on the main thread. */
 static void
 block_signals (void)
 {
