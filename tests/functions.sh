@@ -113,7 +113,7 @@ start_server ()
     esac
   done
   rm -f "$tmp/pid"
-  "$LACUNA" serve "$store" "${where[@]}" -P "$tmp/pid" --cache "${cache:-64M}" --arena "$arena_dir/arena" "$@" \
+  "$LACUNA" serve "$store" "${where[@]}" -P "$tmp/pid" --cache "${cache:-80M}" --arena "$arena_dir/arena" "$@" \
     >>"$tmp/server.out" 2>>"$tmp/server.err" &
   server_pid=$!
   deadline=$((SECONDS + 60))

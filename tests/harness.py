@@ -62,7 +62,7 @@ def lacuna(*arguments, status=0):
 class Server:
     """A store with disks {name: size in bytes}, and a server on it."""
 
-    def __init__(self, disks, *options, cache="64M", capacity=None):
+    def __init__(self, disks, *options, cache="80M", capacity=None):
         self.path = os.path.join(tmp, f"store{len(_servers)}")
         self.sock = self.path + ".sock"
         self.pidfile = self.path + ".pid"

@@ -3,22 +3,29 @@
 # holds up another.
 
 source "${top_srcdir:-.}/tests/functions.sh" || exit 1
-requires_program "$LACUNA" /usr/bin/python3 nbdsh
+requires_program "$LACUNA" /usr/bin/python3
+requires /usr/bin/python3 -c 'import nbd'
 
 # fragment COUNT: a disk `pieces` with so many extents, no data.
 fragment ()
 {
   "$LACUNA" create "$store" pieces $(($1 * 8192))
-  nbdsh -u "$(uri pieces)" -c "
+  /usr/bin/python3 - "$(uri pieces)" "$1" <<'END'
+import nbd, sys
+h = nbd.NBD ()
+h.connect_uri (sys.argv[1])
 pending = []
-for i in range ($1):
+for i in range (int (sys.argv[2])):
     while h.aio_in_flight () > 64:
         h.poll (-1)
     pending.append (h.aio_zero (4096, i * 8192, flags=nbd.CMD_FLAG_NO_HOLE))
-    pending = [c for c in pending if not h.aio_command_completed (c)]
+    pending = [cookie for cookie in pending if not h.aio_command_completed (cookie)]
 while h.aio_in_flight ():
     h.poll (-1)
-"
+for cookie in pending:
+    h.aio_command_completed (cookie)
+h.shutdown ()
+END
 }
 
 # The socket's place, as control.h says.

@@ -66,7 +66,7 @@ def content(path):
     script = " && ".join(f'nbdcopy "nbd+unix:///{disk}?socket=$unixsocket" {path}.{disk} && sha256sum <{path}.{disk}'
                          for disk in DISKS)
     result = subprocess.run(
-        [harness.LACUNA, "serve", path, "-U", path + ".sock", "--cache", "64M", "--arena", path + ".arena", "--run",
+        [harness.LACUNA, "serve", path, "-U", path + ".sock", "--cache", "80M", "--arena", path + ".arena", "--run",
          script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert result.returncode >= 0 and result.returncode < 128, (result.returncode, result.stderr)
     assert not re.search("Sanitizer|runtime error|check_failed", result.stderr), result.stderr

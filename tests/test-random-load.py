@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""All commands at random over four connections, on a disk twice the size of the cache, against a model of every byte.
+"""All commands at random over four connections, on a disk larger than the cache, against a model of every byte.
 
 LACUNA_SEED=N makes the same choices again; LACUNA_SECONDS=N is how long (default 20, long variant 300).
 """

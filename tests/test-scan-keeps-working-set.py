@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""A backup reads the whole disk, eight times the cache; what is read again and again must stay in the cache meanwhile.
+"""A backup reads the whole disk, six times the cache; what is read again and again must stay in the cache meanwhile.
 Judged by what the server reads from the device, as the kernel counts it."""
 
 import random

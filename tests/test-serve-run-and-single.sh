@@ -6,7 +6,7 @@ source "${top_srcdir:-.}/tests/functions.sh"
 requires_program nbdinfo qemu-io
 
 make_store disk 64M
-serve=("$LACUNA" serve "$store" --cache 64M --arena "$arena_dir/arena")
+serve=("$LACUNA" serve "$store" --cache 80M --arena "$arena_dir/arena")
 
 "${serve[@]}" -U "$sock" --run 'nbdinfo --size "$uri" && test -S "$unixsocket"' | tee "$tmp/out"
 [ "$(tail -n 1 "$tmp/out")" = 67108864 ] || fail "--run: nbdinfo said something else"

@@ -5,7 +5,7 @@
 source "${top_srcdir:-.}/tests/functions.sh"
 requires_program nbdinfo
 
-serve=("$LACUNA" serve "$store" --cache 64M --arena "$arena_dir/arena")
+serve=("$LACUNA" serve "$store" --cache 80M --arena "$arena_dir/arena")
 make_store disk 64M
 sum=$(sha256sum <"$store")
 unchanged ()
@@ -32,9 +32,9 @@ unchanged "wrong options"
 port=$(free_port)
 start_server -p "$port"
 "$LACUNA" init "$tmp/second"
-fails 1 "$port.*in use" "$LACUNA" serve "$tmp/second" -p "$port" --cache 64M --arena "$arena_dir/second"
+fails 1 "$port.*in use" "$LACUNA" serve "$tmp/second" -p "$port" --cache 80M --arena "$arena_dir/second"
 # A store that is open.
-fails 1 "store: .*open" "$LACUNA" serve "$store" -U "$sock" --cache 64M --arena "$arena_dir/third"
+fails 1 "store: .*open" "$LACUNA" serve "$store" -U "$sock" --cache 80M --arena "$arena_dir/third"
 nbdinfo "nbd://127.0.0.1:$port/disk" >/dev/null || fail "the first server did not live through the second"
 stop_server
 

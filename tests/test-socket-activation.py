@@ -23,7 +23,7 @@ def test_socket_activation():
         os.set_inheritable(3, True)
         os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
         try:
-            os.execv(harness.LACUNA, [harness.LACUNA, "serve", server.path, "--cache", "64M", "--arena", server.arena])
+            os.execv(harness.LACUNA, [harness.LACUNA, "serve", server.path, "--cache", "80M", "--arena", server.arena])
         finally:
             os._exit(127)
     listener.close()
