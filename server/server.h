@@ -240,7 +240,6 @@ struct worker {
   ev_async mail;                   /* from other threads: look at `accepted` and server->is_stopping */
   ev_timer tick;                   /* active while there are connections */
   struct list connections, changed;
-  unsigned hold_count;
   bool is_stopping;
   struct worker_counters counters;
 
@@ -264,10 +263,7 @@ void workers_take (struct server *server, int fd);
 /* --single: worker 0 serves this one; all ends with it. */
 bool workers_take_single (struct server *server, int receive_fd, int send_fd);
 
-/* While held, a worker does not end: for ops that are not a connection's.  The worker's thread. */
-void worker_hold (struct worker *worker);
-void worker_release (struct worker *worker);
-
+/* Worker 0's stay until workers_free: control.c runs on them, longer than the worker does. */
 struct ev_loop *server_worker_loop (struct server *server, unsigned index);
 struct context *server_worker_context (struct server *server, unsigned index);
 

@@ -32,7 +32,7 @@ end_if_idle (struct worker *worker)
   ev_timer_stop (worker->loop, &worker->tick);
   if (server->options.is_single && worker->index == 0)
     workers_stop (server);
-  if (worker->is_stopping && worker->hold_count == 0)
+  if (worker->is_stopping)
     ev_break (worker->loop, EVBREAK_ALL);
 }
 
@@ -186,9 +186,7 @@ static void
 worker_run (struct worker *worker)
 {
   ev_run (worker->loop, 0);
-  CHECK (list_is_empty (&worker->connections) && worker->hold_count == 0);
-  store_context_destroy (worker->server->store, worker->context);
-  worker->context = NULL;
+  CHECK (list_is_empty (&worker->connections));
 }
 
 static void *
@@ -198,8 +196,11 @@ worker_main (void *argument)
 
   worker->start_error = worker_begin (worker);
   sem_post (&worker->started);
-  if (worker->start_error == 0)
+  if (worker->start_error == 0) {
     worker_run (worker);
+    store_context_destroy (worker->server->store, worker->context);
+    worker->context = NULL;
+  }
   return NULL;
 }
 
@@ -277,6 +278,9 @@ workers_free (struct server *server)
     /* Sockets that came when the worker had ended already. */
     for (unsigned j = 0; j < worker->accepted_count; j++)
       close (worker->accepted[j]);
+    /* Worker 0's: the control socket has used it until now. */
+    if (worker->context)
+      store_context_destroy (server->store, worker->context);
     ev_loop_destroy (worker->loop);
     pthread_mutex_destroy (&worker->mutex);
     sem_destroy (&worker->started);
@@ -287,19 +291,6 @@ workers_free (struct server *server)
 }
 
 /* --- for others --- */
-
-void
-worker_hold (struct worker *worker)
-{
-  worker->hold_count++;
-}
-
-void
-worker_release (struct worker *worker)
-{
-  CHECK (worker->hold_count > 0);
-  worker->hold_count--;
-}
 
 struct ev_loop *
 server_worker_loop (struct server *server, unsigned index)
