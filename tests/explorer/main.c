@@ -81,6 +81,7 @@ main (int argc, char **argv)
     default:
       return 2;
     }
+  setvbuf (stdout, NULL, _IOLBF, 0);
   log_set_sink (quiet_sink);
   for (unsigned i = 0; i < scenario_count; i++)
     if (is_wanted (scenarios[i].name, argv + optind))

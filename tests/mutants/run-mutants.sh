@@ -10,8 +10,8 @@ compiler=${CC:-gcc}
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/lacuna-mutants-XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 
-flags="-std=gnu17 -O1 -g -pthread -DLACUNA_SLOW_CHECKS -I$top/common -I$top/tests/sim"
-libraries="-pthread $(pkg-config --libs liburing libxxhash) $(pkg-config --libs liburcu 2>/dev/null)"
+flags="-std=gnu17 -O1 -g -pthread -D_GNU_SOURCE -DLACUNA_SLOW_CHECKS -I$top/common -I$top/tests/sim"
+libraries="-pthread $(pkg-config --libs liburing libxxhash json-c) $(pkg-config --libs liburcu 2>/dev/null)"
 
 trim() { sed 's/^ *//; s/ *$//'; }
 

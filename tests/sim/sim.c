@@ -343,6 +343,7 @@ main (int argc, char **argv)
     default:
       return 2;
     }
+  setvbuf (stdout, NULL, _IOLBF, 0);
   signal (SIGABRT, on_abort);
   if (!settings.is_traced)
     log_set_sink (quiet_sink);

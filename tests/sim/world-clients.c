@@ -306,6 +306,7 @@ world_request (struct world *world, unsigned context, unsigned d, enum request_k
     return false;
   }
   if (request_validate (opened, kind, flags, offset, length, &why) < 0) {
+    world_trace (world, "refused: %s", why);
     disk_close (opened);
     return false;
   }
@@ -408,7 +409,7 @@ read_part (struct world *world, unsigned d, enum crash_kind kind, uint64_t offse
 bool
 world_read_all (struct world *world, enum crash_kind kind)
 {
-  uint64_t part = 32 * BLOCK_SIZE;
+  uint64_t part = 16 * BLOCK_SIZE;
 
   CHECK (world->busy == 0);
   for (unsigned d = 0; d < WORLD_DISKS; d++) {

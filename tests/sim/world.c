@@ -183,15 +183,6 @@ open_contexts (struct world *world)
   return true;
 }
 
-/* The store is gone; what is left of the contexts goes. */
-static void
-abandon_context (struct context *context)
-{
-  list_init (&context->ready);
-  atomic_store (&context->mailbox, NULL);
-  context_destroy (context);
-}
-
 static int
 open_store (struct world *world, char **error)
 {
@@ -247,15 +238,14 @@ crash_device (struct world *world, enum crash_kind kind)
 static void
 drop_store (struct world *world)
 {
-  struct context *contexts[WORLD_CONTEXTS];
-
-  memcpy (contexts, world->contexts, sizeof contexts);
+  for (unsigned i = 0; i < world->options.contexts; i++)
+    if (world->contexts[i] != NULL) {
+      context_abandon (world->contexts[i]);
+      store_context_destroy (world->store, world->contexts[i]);
+      world->contexts[i] = NULL;
+    }
   store_abandon (world->store);
   world->store = NULL;
-  for (unsigned i = 0; i < world->options.contexts; i++) {
-    abandon_context (contexts[i]);
-    world->contexts[i] = NULL;
-  }
 }
 
 /* Opens the store in a process that dies while it does; true if it got through before. */
