@@ -155,11 +155,20 @@ store_free (struct store *store, bool removes_arena)
   commit_destroy (store);
   if (store->arena != NULL && !is_abandoned)
     journal_destroy (&store->journal);
-  while ((link = list_take (&store->disks)) != NULL)
-    if (!is_abandoned)
-      disk_destroy (container_of (link, struct disk, link));
-    else
-      free (container_of (link, struct disk, link));
+  while ((link = list_take (&store->disks)) != NULL) {
+    struct disk *disk = container_of (link, struct disk, link);
+
+    if (is_abandoned)
+      free (disk);
+    else {
+      struct cache_dropped dropped = { 0 };
+      struct list wake = LIST_INIT (wake);
+
+      if (store->cache != NULL)
+        cache_drop (store->cache, &disk->cache, 0, UINT64_MAX, &dropped, &wake);
+      disk_destroy (disk);
+    }
+  }
   if (!is_abandoned)
     btree_clear (&store->catalogue);
   if (store->cache != NULL)
@@ -244,7 +253,8 @@ store_open_once (const struct store_options *options, struct store **result, cha
   if (code != 0) {
     if (store->keeper.context != NULL)
       keeper_settle (store);
-    /* An arena that was taken over is still needed; one that was made is not. */
+    /* An arena that was taken over is still needed, as it is; one that was made is not. */
+    store->is_abandoned = true;
     store_free (store, store->arena != NULL && !store->is_resumed);
     return code;
   }
@@ -298,6 +308,8 @@ store_close (struct store *store, char **error)
       error_set (error, code, "not everything could be written: %s; the arena is kept",
                  strerror (-code));
   }
+  /* What could not be written is still in the arena: nothing there may be touched. */
+  store->is_abandoned = code != 0;
   store_free (store, code == 0);
   return code;
 }
