@@ -10,7 +10,7 @@ MiB=256
 make_store disk ${MiB}M
 start_server
 head -c ${MiB}M /dev/urandom >"$tmp/image"
-nbdcopy --connections=4 --requests=64 --flush "$tmp/image" "$(uri disk)"
+nbdcopy --connections=1 --requests=64 --flush "$tmp/image" "$(uri disk)"
 extents=$("$LACUNA" info "$store" disk --json | jq '.extents // .disks[0].extents')
 echo "$MiB MiB in $extents extents"
 [ "$extents" -le 16 ] || fail "more than 16 extents"

@@ -17,16 +17,18 @@ fails 1 "nothing-here.*No such file" "$LACUNA" serve "$tmp/nothing-here" -U "$so
 head -c 1M /dev/zero >"$tmp/zeros"
 fails 1 "zeros: .*not a .*store" "$LACUNA" serve "$tmp/zeros" -U "$sock"
 [ "$(tr -d '\000' <"$tmp/zeros" | wc -c)" = 0 ] || fail "what is no store was written to"
-fails 1 "directory\|not a" "$LACUNA" serve "$tmp" -U "$sock"
+fails 1 "neither a regular file nor a block device" "$LACUNA" serve "$tmp" -U "$sock"
 fails 2 "" "$LACUNA" serve
 fails 2 "no-such-option" "${serve[@]}" --no-such-option
 for port in 0x nought 65536 -1; do
   fails 2 "port\|$port" "${serve[@]}" -p "$port"
 done
 fails 2 "" "${serve[@]}" -U "$sock" --cache nonsense
+unchanged "wrong options"
+# From here on the store is opened, which its superblock notes; the disks stay as they are.
 fails 1 "there is no\|no disk\|no such disk" "${serve[@]}" -U "$sock" --export "not there"
 fails 1 "not-a-directory\|No such file" "${serve[@]}" -U "$tmp/not-a-directory/sock"
-unchanged "wrong options"
+"$LACUNA" list "$store" | grep -q '^disk  *64 MiB' || fail "the disk is not what it was"
 
 # A port in use.
 port=$(free_port)
