@@ -18,5 +18,16 @@ status=0
 "${serve[@]}" -U "$sock" --run 'exit 42' || status=$?
 [ $status = 42 ] || fail "--run: status $status, not 42"
 
-[ "$(nbdinfo --size -- [ "${serve[@]}" --single ])" = 67108864 ] || fail "--single"
-[ "$(nbdinfo --map -- [ "${serve[@]}" -s ] | awk '$3 == 0 { sum += $2 } END { print sum }')" = 1048576 ] || fail "--single: map"
+# libnbd's [ COMMAND ] passes a listening socket (LISTEN_FDS), its connect_command stdin and stdout.
+[ "$(nbdinfo --size -- [ "${serve[@]}" ] | tail -n 1)" = 67108864 ] || fail "a socket from outside"
+/usr/bin/python3 -c '
+import nbd, sys
+h = nbd.NBD ()
+h.connect_command (sys.argv[1:] + ["--single"])
+assert h.get_size () == 67108864
+assert h.pread (1 << 20, 1 << 20) == b"\x09" * (1 << 20)
+h.pwrite (b"single", 0)
+h.shutdown ()
+' "${serve[@]}" || fail "--single"
+# It ends with its client, and keeps what that one wrote.
+"${serve[@]}" -U "$sock" --run 'qemu-io -f raw -c "read -v 0 512" "$uri"' | grep -q "single" || fail "--single kept nothing"
