@@ -172,7 +172,8 @@ options_parse (int argc, char **argv, struct serve_options *options, bool *stop)
   memset (options, 0, sizeof *options);
   options->threads = default_threads ();
   *stop = true;
-  optind = 0;                      /* the commands' options may have been parsed before */
+  argv[0] = (char *) "lacuna: serve";   /* how getopt begins its messages */
+  optind = 0;                      /* the options of all commands may have been parsed before */
   while ((option = getopt_long (argc, argv, "U:i:p:se:rP:t:", long_options, NULL)) != -1) {
     if (option == OPTION_HELP) {
       fputs (usage, stdout);

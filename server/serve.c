@@ -122,18 +122,18 @@ watch_signal (struct server *server, ev_signal *watcher,
   pthread_sigmask (SIG_UNBLOCK, &set, NULL);
 }
 
-/* Blocked before the first thread is made; watch_signal opens them again on the main thread. */
+/* HOW: SIG_BLOCK before the first thread is made, so that none but the main thread gets them; SIG_UNBLOCK there
+ * when they are watched. */
 static void
-block_signals (void)
+mask_signals (int how)
 {
   sigset_t set;
 
-  signal (SIGPIPE, SIG_IGN);
   sigemptyset (&set);
   sigaddset (&set, SIGTERM);
   sigaddset (&set, SIGINT);
   sigaddset (&set, SIGCHLD);
-  pthread_sigmask (SIG_BLOCK, &set, NULL);
+  pthread_sigmask (how, &set, NULL);
 }
 
 /* --run without -U: a socket of our own, where nobody else can come in. */
@@ -296,6 +296,7 @@ begin (struct server *server)
   watch_signal (server, &server->on_terminate, on_signal, SIGTERM);
   watch_signal (server, &server->on_interrupt, on_signal, SIGINT);
   watch_signal (server, &server->on_child, on_child, SIGCHLD);
+  mask_signals (SIG_UNBLOCK);
   start_control (server);
   listen_start (server);
   if (server->options.is_single)
@@ -366,7 +367,8 @@ serve_main (int argc, char **argv)
     return error;
   }
   server->is_read_only = server->options.is_read_only;
-  block_signals ();
+  signal (SIGPIPE, SIG_IGN);
+  mask_signals (SIG_BLOCK);
   if (server->options.run && !server->options.unix_path)
     error = make_temporary_path (server);
   if (error == 0)
