@@ -89,6 +89,7 @@ class Server:
             assert self.process.poll() is None, "the server ended before it was ready"
             assert time.monotonic() < deadline, "the server is not ready after 60 s"
             time.sleep(0.01)
+        self.pid = int(open(self.pidfile).read())
         return self
 
     def stop(self):
@@ -132,7 +133,7 @@ class Server:
     def status(self, field):
         """A number of /proc/PID/status (kB) or /proc/PID/io (bytes) of the server."""
         for name in ("status", "io"):
-            for line in open(f"/proc/{self.process.pid}/{name}"):
+            for line in open(f"/proc/{self.pid}/{name}"):
                 if line.startswith(field + ":"):
                     return int(line.split()[1])
         raise KeyError(field)
