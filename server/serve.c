@@ -122,18 +122,18 @@ watch_signal (struct server *server, ev_signal *watcher,
   pthread_sigmask (SIG_UNBLOCK, &set, NULL);
 }
 
-/* HOW: SIG_BLOCK before the first thread is made, so that none but the main thread gets them; SIG_UNBLOCK there
- * when they are watched. */
+/* Blocked before the first thread is made; watch_signal opens them again on the main thread. */
 static void
-mask_signals (int how)
+block_signals (void)
 {
   sigset_t set;
 
+  signal (SIGPIPE, SIG_IGN);
   sigemptyset (&set);
   sigaddset (&set, SIGTERM);
   sigaddset (&set, SIGINT);
   sigaddset (&set, SIGCHLD);
-  pthread_sigmask (how, &set, NULL);
+  pthread_sigmask (SIG_BLOCK, &set, NULL);
 }
 
 /* --run without -U: a socket of our own, where nobody else can come in. */
@@ -296,7 +296,6 @@ begin (struct server *server)
   watch_signal (server, &server->on_terminate, on_signal, SIGTERM);
   watch_signal (server, &server->on_interrupt, on_signal, SIGINT);
   watch_signal (server, &server->on_child, on_child, SIGCHLD);
-  mask_signals (SIG_UNBLOCK);
   start_control (server);
   listen_start (server);
   if (server->options.is_single)
@@ -367,8 +366,7 @@ serve_main (int argc, char **argv)
     return error;
   }
   server->is_read_only = server->options.is_read_only;
-  signal (SIGPIPE, SIG_IGN);
-  mask_signals (SIG_BLOCK);
+  block_signals ();
   if (server->options.run && !server->options.unix_path)
     error = make_temporary_path (server);
   if (error == 0)
