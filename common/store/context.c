@@ -120,10 +120,12 @@ context_take_mail (struct context *context)
   if (atomic_load_explicit (&context->signalled, memory_order_acquire)) {
     uint64_t count;
 
-    /* Consumed before the mailbox is taken: what is posted after that signals again. */
-    if (read (context->event_fd, &count, sizeof count) < 0)
+    /* Consumed before the mailbox is taken: what is posted after that signals again.  Where the writer has
+     * announced its write and not done it yet, it stays announced, or its event would never be read. */
+    if (read (context->event_fd, &count, sizeof count) == sizeof count)
+      atomic_store (&context->signalled, false);
+    else
       CHECK (errno == EAGAIN);
-    atomic_store (&context->signalled, false);
   }
   mail = atomic_exchange (&context->mailbox, NULL);
   while (mail != NULL) {

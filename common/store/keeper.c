@@ -169,7 +169,8 @@ keeper_wants_discard (struct store *store)
 {
   struct space_counts counts;
 
-  if (!store->device_info.can_discard || store_is_failed (store))
+  if (!store->device_info.can_discard || store_is_failed (store)
+      || atomic_load (&store->keeper.is_stopping))
     return false;
   space_get_counts (store->space, &counts);
   return counts.undiscarded > 0;
