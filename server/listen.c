@@ -4,7 +4,6 @@
  * Opened before the store, so that an address in use is told before anything is touched; accepted from
  * only when the store is there.  Clients that come in between wait in the backlog.
  */
-#define _GNU_SOURCE 1              /* accept4 */
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>

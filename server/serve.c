@@ -5,7 +5,6 @@
  * it is ready, and says so on stdout, to the pidfile and to systemd.  The end is the reverse: no
  * new clients, what is in flight is finished, all is made durable.
  */
-#define _GNU_SOURCE 1              /* asprintf */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

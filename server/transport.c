@@ -3,7 +3,6 @@
  *
  * Never waits, never logs: what went wrong is the connection's to judge.
  */
-#define _GNU_SOURCE 1              /* POLLRDHUP */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
