@@ -398,9 +398,45 @@ recovery_free_pending (struct store *store, const struct replay *replay)
   return true;
 }
 
+/* Before anything is replayed: the nodes that the superblock leads to are in use until the next one is
+ * durable, whatever replay does to the trees in memory. */
 static int
-recovery_build_space (struct store *store, const struct replay *replay, bool was_clean,
-                      char **error)
+recovery_mark_nodes (struct store *store, char **error)
+{
+  btree_visit_places (&store->catalogue, recovery_mark_node, store);
+  list_for_each (link, &store->disks) {
+    struct disk *disk = container_of (link, struct disk, link);
+
+    btree_visit_places (&disk->map.tree, recovery_mark_node, store);
+    recovery_mark_node (store, disk->node_place);
+  }
+  if (store->is_marking_wrong)
+    return error_set (error, -EUCLEAN, "damaged: a node is used twice, or lies outside of the"
+                      " store; lacuna check tells more");
+  return 0;
+}
+
+/* After replay: the extents. */
+static int
+recovery_mark_extents (struct store *store, const struct replay *replay, bool was_clean,
+                       char **error)
+{
+  list_for_each (link, &store->disks) {
+    struct disk *disk = container_of (link, struct disk, link);
+
+    if (extent_map_check (&disk->map, UINT64_MAX, recovery_mark_extent, store) != 0)
+      return error_set (error, -EUCLEAN, "damaged: an extent of disk %s lies outside of the store,"
+                        " or where another one lies; lacuna check tells more", disk->name);
+  }
+  if (!recovery_free_pending (store, replay))
+    return error_set (error, -EUCLEAN, "damaged: the arena frees blocks that are in use");
+  if (!was_clean)
+    space_mark_undiscarded (store->space, space_end (store->space));
+  return 0;
+}
+
+static int
+recovery_create_space (struct store *store, char **error)
 {
   const struct format_superblock *superblock = &store->superblock;
   uint64_t capacity = from_le64 (superblock->capacity);
@@ -414,27 +450,9 @@ recovery_build_space (struct store *store, const struct replay *replay, bool was
   };
 
   store->space = space_create (&geometry);
-  if (store->space == NULL)
-    return error_set (error, -ENOMEM, "there is not enough memory for its space map");
-  btree_visit_places (&store->catalogue, recovery_mark_node, store);
-  list_for_each (link, &store->disks) {
-    struct disk *disk = container_of (link, struct disk, link);
-
-    btree_visit_places (&disk->map.tree, recovery_mark_node, store);
-    if (disk->node_place != 0)
-      recovery_mark_node (store, disk->node_place);
-    if (extent_map_check (&disk->map, UINT64_MAX, recovery_mark_extent, store) != 0)
-      return error_set (error, -EUCLEAN, "damaged: an extent of disk %s lies outside of the store,"
-                        " or where another one lies; lacuna check tells more", disk->name);
-  }
-  if (!recovery_free_pending (store, replay))
-    return error_set (error, -EUCLEAN, "damaged: the arena frees blocks that are in use");
-  if (store->is_marking_wrong)
-    return error_set (error, -EUCLEAN, "damaged: a node is used twice, or lies outside of the"
-                      " store; lacuna check tells more");
-  if (!was_clean)
-    space_mark_undiscarded (store->space, space_end (store->space));
-  return 0;
+  return store->space != NULL
+           ? 0
+           : error_set (error, -ENOMEM, "there is not enough memory for its space map");
 }
 
 /* --- arena and frames --- */
@@ -711,7 +729,11 @@ recovery_load (struct store *store, const struct store_options *options, struct 
   if (!was_clean && options->is_read_only)
     return error_set (error, -EUCLEAN, "the store was not closed in order and must be recovered,"
                       " for which it must be opened for writing once");
-  result = recovery_load_disks (store, replay->queue, error);
+  result = recovery_create_space (store, error);
+  if (result == 0)
+    result = recovery_load_disks (store, replay->queue, error);
+  if (result == 0)
+    result = recovery_mark_nodes (store, error);
   if (result == 0)
     result = recovery_clear_beyond (store, error);
   if (result != 0)
@@ -728,7 +750,7 @@ recovery_load (struct store *store, const struct store_options *options, struct 
   if (result == 0)
     result = recovery_clear_beyond (store, error);
   if (result == 0)
-    result = recovery_build_space (store, replay, was_clean, error);
+    result = recovery_mark_extents (store, replay, was_clean, error);
   recovery_sort_disks (store);
   return result;
 }
