@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* control-path.c - where a store's control socket is; see control.h. */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/time.h>
@@ -64,8 +67,7 @@ control_make_directory (const char *path)
   return 0;
 }
 
-/* Whether somebody listens at ADDRESS.  Only a wrong store path could bring us here while one does:
- * the lock on the store is ours. */
+/* Whether somebody listens at ADDRESS. */
 static bool
 control_is_alive (const struct sockaddr_un *address)
 {
@@ -86,19 +88,59 @@ control_bind (const struct sockaddr_un *address)
 {
   int fd, error;
 
-  if (control_is_alive (address))
-    return -EADDRINUSE;
   fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0)
     return -errno;
   /* The mode of the socket's file is the descriptor's at the time of bind. */
-  if (fchmod (fd, 0600) < 0 || (unlink (address->sun_path) < 0 && errno != ENOENT)
+  if (fchmod (fd, 0600) < 0
       || bind (fd, (const struct sockaddr *) address, sizeof *address) < 0
       || listen (fd, LISTEN_BACKLOG) < 0) {
     error = -errno;
     close (fd);
     return error;
   }
+  return fd;
+}
+
+/* Removes what killed servers left, whose stores may be gone as well. */
+static void
+control_sweep (const char *directory)
+{
+  struct sockaddr_un address = { .sun_family = AF_UNIX };
+  DIR *entries = opendir (directory);
+  struct dirent *entry;
+
+  while (entries != NULL && (entry = readdir (entries)) != NULL) {
+    size_t length = strlen (entry->d_name);
+
+    if (length < 5 || strcmp (entry->d_name + length - 5, ".sock") != 0)
+      continue;
+    if (snprintf (address.sun_path, sizeof address.sun_path, "%s/%s", directory, entry->d_name)
+          < (int) sizeof address.sun_path
+        && !control_is_alive (&address))
+      unlink (address.sun_path);
+  }
+  if (entries != NULL)
+    closedir (entries);
+}
+
+/* Binds in DIRECTORY, which is locked meanwhile: a socket that is bound and does not listen yet must
+ * not look like one that was left. */
+static int
+control_listen_in (const char *directory, const struct sockaddr_un *address)
+{
+  int fd = control_make_directory (directory), lock;
+
+  if (fd < 0)
+    return fd;
+  lock = open (directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (lock < 0)
+    return -errno;
+  while (flock (lock, LOCK_EX) < 0 && errno == EINTR)
+    ;
+  control_sweep (directory);
+  fd = control_bind (address);
+  close (lock);
   return fd;
 }
 
@@ -120,9 +162,7 @@ control_listen (const char *store_path, char **path, char **error)
     control_directory (geteuid (), i, directory, sizeof directory);
     control_address (directory, &status, &address);
     for (unsigned tries = 0; tries < LISTEN_TRIES; tries++) {
-      fd = control_make_directory (directory);
-      if (fd == 0)
-        fd = control_bind (&address);
+      fd = control_listen_in (directory, &address);
       if (fd != -ENOENT)
         break;
     }

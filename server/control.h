@@ -10,7 +10,7 @@
  *
  * The directory has mode 0700 and the socket 0600, the server answers its own user and root only,
  * and the command line believes a server only if it is of its own user, of root, or of the store
- * file's owner.  A socket that a killed server left is replaced by the next one.
+ * file's owner.  Sockets that killed servers left are removed by the next one, whatever its store.
  *
  * Both sides send lines of JSON.  A request is an object (command.h).  The answer is
  *   {"piece": ...}   any number of times, then

@@ -67,8 +67,11 @@ check_killed ()
   [ -S "$path" ] || fail 'a killed server leaves its socket'
   "$LACUNA" list "$store" | grep -q '^survivor '
   "$LACUNA" stat "$store" | grep -q '^server: *none'
+  # What was left for a store that is gone goes, too.
+  /usr/bin/python3 -c 'import socket, sys; socket.socket (socket.AF_UNIX).bind (sys.argv[1])' "${path%/*}/file-0-0.sock"
   start_server
   "$LACUNA" stat "$store" | grep -q "^server: *process $server_pid$"
+  [ ! -e "${path%/*}/file-0-0.sock" ] || fail 'a dead socket is left'
 }
 
 # Another user sees nothing and changes nothing.
