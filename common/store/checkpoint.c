@@ -141,8 +141,11 @@ checkpoint_freeze_disk (struct disk *disk)
   disk->frozen_mapped = disk->map.mapped;
   pthread_mutex_unlock (&disk->map.mutex);
   disk->frozen_size = disk_size (disk);
-  disk->frozen_is_dying = disk->is_dying;
+  /* Deleted from the moment on when its item was logged, and its size is 0; not when somebody means to. */
+  disk->frozen_is_dying = disk->is_dying && disk->frozen_size == 0;
   memcpy (disk->frozen_name, disk->name, sizeof disk->name);
+  if (disk->frozen_is_dying)
+    disk->frozen_name[0] = '\0';
   disk->new_node_place = 0;
 }
 

@@ -101,7 +101,8 @@ keeper_destroy (struct store *store)
   if (keeper->context != NULL) {
     /* Its own op never ends. */
     context_abandon (keeper->context);
-    store_context_destroy (store, keeper->context);
+    list_remove (&keeper->context->link);
+    context_destroy (keeper->context);
   }
   writeback_destroy (store);
   checkpoint_destroy (store);
