@@ -241,7 +241,8 @@ drop_store (struct world *world)
   for (unsigned i = 0; i < world->options.contexts; i++)
     if (world->contexts[i] != NULL) {
       context_abandon (world->contexts[i]);
-      store_context_destroy (world->store, world->contexts[i]);
+      list_remove (&world->contexts[i]->link);
+      context_destroy (world->contexts[i]);
       world->contexts[i] = NULL;
     }
   store_abandon (world->store);
