@@ -124,8 +124,8 @@ control_sweep (const char *directory)
     closedir (entries);
 }
 
-/* Binds in DIRECTORY, which is locked meanwhile: a socket that is bound and does not listen yet must
- * not look like one that was left. */
+/* Binds in DIRECTORY, which is locked meanwhile: a socket that is bound and does not listen yet
+ * must not look like one that was left. */
 static int
 control_listen_in (const char *directory, const struct sockaddr_un *address)
 {
