@@ -4,13 +4,14 @@
  *   HANDSHAKE -> TRANSMISSION -> DRAINING -> SYNCING -> freed
  *        \____________\_____________\-> DEAD -> SYNCING -> freed
  *
- * DRAINING is the way of a client that says goodbye, or whose stream ends, or when the server ends: what it
- * asked for is finished and answered.  DEAD is the way of one that cannot be answered any more: what the
- * engine has begun ends there, the rest is dropped.  In both cases what this client
- * has written is then made durable: many clients never send a FLUSH.
+ * DRAINING is the way of a client that says goodbye, or whose stream ends, or when the server
+ * ends: what it asked for is finished and answered.  DEAD is the way of one that cannot be
+ * answered any more: what the engine has begun ends there, the rest is dropped.  In both cases
+ * what this client has written is then made durable: many clients never send a FLUSH.
  *
- * Everything happens on the worker's thread.  Only connection_advance, which the worker calls between events, sends,
- * changes to a final state, and frees; so callbacks may keep using a connection until they return.
+ * Everything happens on the worker's thread.  Only connection_advance, which the worker calls
+ * between events, sends, changes to a final state, and frees; so callbacks may keep using a
+ * connection until they return.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -69,7 +70,7 @@ connection_die (struct connection *connection)
     return;
   leave_handshake (connection, CONNECTION_DEAD);
   transmit_drop_incoming (connection);
-  transmit_drop_replies (connection);
+  reply_drop (connection);
   connection_close (connection);
   connection_changed (connection);
 }
@@ -140,7 +141,7 @@ connection_send (struct connection *connection)
   }
   if (sent >= 0) {
     connection->reply_sent = connection->reply_length = 0;
-    sent = transmit_send (connection);
+    sent = reply_send (connection);
   }
   if (sent < 0 && sent != -EAGAIN) {
     connection_die (connection);
@@ -228,7 +229,8 @@ connection_free (struct connection *connection)
 
   leave_handshake (connection, CONNECTION_DEAD);
   connection_close (connection);
-  transmit_free (connection);
+  transmit_drop_incoming (connection);
+  reply_free (connection);
   if (connection->disk)
     disk_close (connection->disk);
   list_remove (&connection->link);
@@ -262,7 +264,7 @@ connection_advance (struct connection *connection)
       connection_end (connection);
     return;
   case CONNECTION_DEAD:
-    transmit_drop_replies (connection);
+    reply_drop (connection);
     if (connection->in_engine == 0)
       connection_end (connection);
     return;

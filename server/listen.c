@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* listen.c - listening sockets: Unix, TCP, vsock, and those that systemd has opened for us.
  *
- * Opened before the store, so that an address in use is told before anything is touched; accepted from
- * only when the store is there.  Clients that come in between wait in the backlog.
+ * Opened before the store, so that an address in use is told before anything is touched;
+ * accepted from only when the store is there.  Clients that come in between wait in the backlog.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -341,7 +341,8 @@ listen_open (struct server *server)
   if (error == 0 && (options->address || (options->port && !options->is_vsock)
                      || (server->listener_count == 0 && !server->temporary_path)))
     error = open_tcp (server, address, port);
-  /* The socket of --run comes last, so that an address that was asked for is the one that counts. */
+  /* The socket of --run comes last, so that an address that was asked for is the one that
+   * counts. */
   if (error == 0 && server->temporary_path)
     error = open_unix (server, server->temporary_path);
   return error;

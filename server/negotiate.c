@@ -148,7 +148,8 @@ server_open_disk (struct server *server, const char *name)
 static uint16_t
 transmission_flags (const struct connection *connection)
 {
-  unsigned flags = NBD_HAS_FLAGS | NBD_SEND_FLUSH | NBD_SEND_FUA | NBD_CAN_MULTI_CONN | NBD_SEND_CACHE;
+  unsigned flags = NBD_HAS_FLAGS | NBD_SEND_FLUSH | NBD_SEND_FUA | NBD_CAN_MULTI_CONN
+                   | NBD_SEND_CACHE;
 
   if (connection->worker->server->is_read_only)
     flags |= NBD_READ_ONLY;
@@ -319,11 +320,12 @@ query_matches (const struct option *option, const uint8_t *query, uint32_t lengt
 {
   if (length == strlen (allocation) && memcmp (query, allocation, length) == 0)
     return true;
-  return option->kind == NBD_OPT_LIST_META_CONTEXT && length == 5 && memcmp (query, "base:", 5) == 0;
+  return option->kind == NBD_OPT_LIST_META_CONTEXT && length == 5
+         && memcmp (query, "base:", 5) == 0;
 }
 
-/* Whether the queries from AT on are well-formed, and in *IS_WANTED whether they ask for base:allocation.
- * Contexts that nobody here knows are no error. */
+/* Whether the queries from AT on are well-formed, and in *IS_WANTED whether they ask for
+ * base:allocation.  Contexts that nobody here knows are no error. */
 static bool
 read_queries (const struct option *option, uint32_t at, bool *is_wanted)
 {
@@ -435,7 +437,8 @@ answer (struct connection *connection, const struct option *option)
   case NBD_OPT_SET_META_CONTEXT:
     return option_meta_context (connection, option);
   default:
-    reply_error (connection, option->kind, NBD_REP_ERR_UNSUP, "This server does not know the option.");
+    reply_error (connection, option->kind, NBD_REP_ERR_UNSUP,
+                 "This server does not know the option.");
     return NEGOTIATE_MORE;
   }
 }
@@ -496,7 +499,8 @@ skip_data (struct connection *connection)
   return negotiation->skip == 0;
 }
 
-/* Refuses an option that is too long to be looked at; false if the client is not worth the reading. */
+/* Refuses an option that is too long to be looked at; false if the client is not worth the
+ * reading. */
 static bool
 refuse_long (struct connection *connection, uint32_t kind, uint32_t length)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* serve.c - `lacuna serve`: from the command line to the exit status.
  *
- * The order: addresses (is one in use?), store (recovered if need be), workers, control socket; then
- * it is ready, and says so on stdout, to the pidfile and to systemd.  The end is the reverse: no
- * new clients, what is in flight is finished, all is made durable.
+ * The order: addresses (is one in use?), store (recovered if need be), workers, control socket;
+ * then it is ready, and says so on stdout, to the pidfile and to systemd.  The end is the
+ * reverse: no new clients, what is in flight is finished, all is made durable.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -211,7 +211,8 @@ open_store (struct server *server)
   return 0;
 }
 
-/* The client is on stdin and stdout.  They move away, so that no message can get between the replies. */
+/* The client is on stdin and stdout.  They move away, so that no message can get between the
+ * replies. */
 static int
 take_stdio (struct server *server)
 {

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* server.h - the program `lacuna` on one page: one section per .c file.
  *
- * `lacuna serve` is a store, listening sockets and N workers.  A worker is a thread with a libev loop
- * and a context of the engine; a connection belongs to one worker for its whole life, so that
- * nothing of a connection is locked and no request is handed between threads.  Worker 0 runs on
- * the main thread; it also has the listening sockets, the signals and the control socket.
+ * `lacuna serve` is a store, listening sockets and N workers.  A worker is a thread with a libev
+ * loop and a context of the engine; a connection belongs to one worker for its whole life, so
+ * that nothing of a connection is locked and no request is handed between threads.  Worker 0
+ * runs on the main thread; it also has the listening sockets, the signals and the control
+ * socket.
  *
  * One turn of a worker's loop: sockets are read, and all requests that one recv brought are
- * parsed and started; then, before the loop sleeps, context_run lets the engine work, and all replies
- * that are ready on a connection leave in one sendmsg.
+ * parsed and started; then, before the loop sleeps, context_run lets the engine work, and all
+ * replies that are ready on a connection leave in one sendmsg.
  *
- * Each file calls only those further up in this list: transport <- negotiate, transmit
- * <- connection <- worker <- serve.  What a file needs of one below, it is given as a flag in
- * struct connection that connection.c looks at.
+ * Each file calls only those further up on this page.  What one has to tell those below is a
+ * flag in struct connection; connection_changed makes connection.c look at it.
  */
 #ifndef LACUNA_SERVER_H
 #define LACUNA_SERVER_H
@@ -38,7 +38,7 @@ struct control;
 struct server;
 struct worker;
 
-/* --- transport.c: bytes to and from a client.  Plain sockets and pipes; TLS will be a second class --- */
+/* --- transport.c: bytes to and from a client; sockets and pipes, TLS will be one more class --- */
 
 struct transport;
 
@@ -55,7 +55,8 @@ struct transport {
   int receive_fd, send_fd;       /* non-blocking; differ for pipes only */
 };
 
-/* Takes over the descriptors, makes them non-blocking, and sets what a block server wants of its sockets. */
+/* Takes over the descriptors, makes them non-blocking, and sets what a block server wants of its
+ * sockets. */
 void transport_init_plain (struct transport *transport, int receive_fd, int send_fd);
 
 /* Whether the peer has closed its side: then what is still unread was given up by it. */
@@ -90,24 +91,25 @@ void negotiate_start (struct connection *connection);
 /* The disk that NAME stands for ("": --export, or the only disk), referenced; NULL: none. */
 struct disk *server_open_disk (struct server *server, const char *name);
 
-/* Takes whole options from connection->input and queues the answers.  MORE: the rest has not come yet.  DONE:
- * connection->disk is there, transmission begins with what is left in input.  ABORTED:
- * send what is queued, then end. */
+/* Takes whole options from connection->input and queues the answers.  MORE: the rest has not
+ * come yet.  DONE: connection->disk is there, transmission begins with what is left in input.
+ * ABORTED: send what is queued, then end. */
 enum negotiate_result negotiate_run (struct connection *connection);
 
-/* --- transmit.c: requests in, replies out --- */
+/* --- reply.c: slots, and the replies that leave from them --- */
 
 #define IN_FLIGHT_MAX 128          /* requests of a connection, until their replies are sent */
-#define READ_BACKLOG_MAX STORE_REQUEST_MAX   /* bytes of READs, likewise: what a slow reader can hold of the cache */
-#define PAYLOAD_SKIP_MAX (64 * MIB)          /* a longer WRITE ends the connection */
+/* Bytes of READs, likewise: what a slow reader can hold of the cache. */
+#define READ_BACKLOG_MAX STORE_REQUEST_MAX
 #define STATUS_EXTENTS_MAX 1024    /* in one answer to BLOCK_STATUS */
 #define OUTPUT_SEGMENTS 256
 
-/* One request of a client, from its header until its reply is sent.  Made on demand, kept by the connection. */
+/* One request of a client, from its header until its reply is sent.  Made on demand, kept by the
+ * connection. */
 struct slot {
   struct request request;
   struct connection *connection;
-  struct list link;                /* in free, done or sending of its connection; in none while it runs */
+  struct list link;                /* in its connection's free, done or sending; or it runs */
   uint64_t cookie;
   uint16_t command, flags;         /* as the client sent them */
   struct nbd_failure failure;      /* error NBD_SUCCESS: none */
@@ -117,10 +119,11 @@ struct slot {
   uint64_t chunk_end;              /* READ: where the chunk that is being composed ends */
   uint64_t changes_before;         /* FLUSH: connection->changes_done when it came */
   struct status_extent one_extent;
-  struct status_extent *extents;   /* STATUS_EXTENTS_MAX of them, from the first BLOCK_STATUS that wants more than one */
+  struct status_extent *extents;   /* STATUS_EXTENTS_MAX of them, once more than one was wanted */
 };
 
-/* Replies on their way: what one sendmsg takes.  The slots in connection->sending are released when all of it is sent. */
+/* Replies on their way: what one sendmsg takes.  The slots in connection->sending are released
+ * when all of it is sent. */
 struct output {
   struct iovec segments[OUTPUT_SEGMENTS];
   unsigned first, count;           /* those not sent yet: [first, count) */
@@ -128,25 +131,37 @@ struct output {
   unsigned header_count;
 };
 
-/* Reads from the socket and starts what came.  0, or negative errno if the connection is dead; end of stream and NBD_CMD_DISC
- * set connection->is_ended. */
+/* One for a new request; NULL if all are in use or there is no memory. */
+struct slot *slot_get (struct connection *connection);
+/* The answer is known: the reply will be sent in this turn of the loop. */
+void slot_finish (struct slot *slot);
+/* Back to the free ones, with all that it holds of the engine. */
+void slot_release (struct slot *slot);
+
+/* Sends replies until there are none left, 0, or the socket is full, -EAGAIN; or negative errno. */
+int reply_send (struct connection *connection);
+/* Releases all requests that are done, sent or not. */
+void reply_drop (struct connection *connection);
+/* Nothing may be in the engine. */
+void reply_free (struct connection *connection);
+
+/* --- transmit.c: requests in --- */
+
+#define PAYLOAD_SKIP_MAX (64 * MIB)   /* a longer WRITE ends the connection */
+
+/* Reads from the socket and starts what came.  0, or negative errno if the connection is dead;
+ * end of stream and NBD_CMD_DISC set connection->is_ended. */
 int transmit_receive (struct connection *connection);
 
 /* Goes on with what is in the input already, after something it waited for has come. */
 int transmit_resume (struct connection *connection);
 
-/* Sends replies until there are none left, 0, or the socket is full, -EAGAIN; or negative errno. */
-int transmit_send (struct connection *connection);
-
-/* Makes the connection's writes durable before it goes; `connection_changed` follows.  False: nothing to do. */
+/* Makes the connection's writes durable before it goes; `connection_changed` follows.  False:
+ * nothing to do. */
 bool transmit_start_sync (struct connection *connection);
 
 /* Releases the request whose payload was being received, or waited for memory. */
 void transmit_drop_incoming (struct connection *connection);
-/* Releases all requests that are done, sent or not. */
-void transmit_drop_replies (struct connection *connection);
-/* Nothing may be in the engine. */
-void transmit_free (struct connection *connection);
 
 /* --- connection.c: a client from accept to the end --- */
 
@@ -171,7 +186,7 @@ struct connection {
   enum connection_state state;
   struct transport transport;
   ev_io read_watcher, write_watcher;
-  double since;                    /* of the state HANDSHAKE, and of the server's stop: for the deadlines */
+  double since;                    /* when it began, or began to stop: for the deadlines */
   double progress_at;              /* something was sent or received */
 
   /* Input: bytes received and not yet used, [input_start, input_end). */
@@ -180,7 +195,7 @@ struct connection {
 
   /* Handshake. */
   struct negotiation negotiation;
-  uint8_t *reply;                  /* bytes of the handshake to be sent: [reply_sent, reply_length) */
+  uint8_t *reply;                  /* to be sent: [reply_sent, reply_length) */
   size_t reply_length, reply_size, reply_sent;
 
   /* What was negotiated. */
@@ -202,14 +217,15 @@ struct connection {
   double paused_at;
   bool is_ended;                   /* the client sends nothing more */
   bool is_stopping;                /* the server ends: new requests get ESHUTDOWN */
-  uint64_t changes_started, changes_done, changes_durable;   /* counts of requests that change the disk */
+  uint64_t changes_done, changes_durable;   /* counts of requests that change the disk */
   struct read_stream stream;
   struct output output;
 };
 
 /* Takes over the descriptors; says hello.  False (closed) if there is no memory or are too many. */
 bool connection_create (struct worker *worker, int receive_fd, int send_fd);
-/* Something happened that connection_advance must look at: it will be called in this turn of the loop. */
+/* Something happened that connection_advance must look at: it will be called in this turn of the
+ * loop. */
 void connection_changed (struct connection *connection);
 /* Sends, resumes, ends, frees: whatever is due.  Called by the worker only. */
 void connection_advance (struct connection *connection);
@@ -236,8 +252,8 @@ struct worker {
   struct context *context;
   ev_io context_watcher;
   ev_prepare prepare;              /* runs the engine and sends replies, before the loop sleeps */
-  ev_idle idle;                    /* active while the engine has more to do: the loop does not sleep */
-  ev_async mail;                   /* from other threads: look at `accepted` and server->is_stopping */
+  ev_idle idle;                    /* active while the engine has more to do */
+  ev_async mail;                   /* look at `accepted` and server->is_stopping */
   ev_timer tick;                   /* active while there are connections */
   struct list connections, changed;
   bool is_stopping;
@@ -248,8 +264,8 @@ struct worker {
   unsigned accepted_count;
 };
 
-/* Makes all workers and starts the threads of all but worker 0.  0, or negative errno: then those that were
- * started still need workers_stop, workers_run and workers_free. */
+/* Makes all workers and starts the threads of all but worker 0.  0, or negative errno: then
+ * those that were started still need workers_stop, workers_run and workers_free. */
 int workers_start (struct server *server);
 /* Runs worker 0 on the calling thread; returns when all of them have ended, after workers_stop. */
 void workers_run (struct server *server);
@@ -270,7 +286,10 @@ struct context *server_worker_context (struct server *server, unsigned index);
 struct server_counters {
   uint64_t connections_now, connections, requests, received_bytes, sent_bytes;
 };
-void server_get_counters (struct server *server, struct server_counters *counters);   /* any thread */
+/* Adds to a worker's own counter; its thread only. */
+void worker_count (_Atomic uint64_t *counter, uint64_t n);
+/* Any thread. */
+void server_get_counters (struct server *server, struct server_counters *counters);
 
 /* --- options.c: the command line of `lacuna serve` --- */
 

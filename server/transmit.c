@@ -1,19 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* transmit.c - requests in, replies out.
+/* transmit.c - requests in.
  *
- * In: one recv brings as many requests as fit into connection->input; each takes a slot and is started
- * at once.  The payload of a WRITE is copied out of the input if it came with it, and what has not
- * come yet is received straight into the request's memory, together with what follows it.
+ * One recv brings as many requests as fit into connection->input; each takes a slot and is
+ * started at once.  The payload of a WRITE is copied out of the input if it came with it; what
+ * has not come yet is received straight into the request's memory, together with what follows
+ * it.
  *
- * Out: a slot that is done joins connection->done; transmit_send composes the replies of all of
- * them into one list of segments, headers from connection->output, data from the
- * pinned frames, and sends that with one call.  The slots are released when all of it has gone.
- *
- * What stops the input (no slot, too many bytes of READs unsent, no memory for a payload) leaves it where it is: the
- * client's own window closes, and nobody else is held up.
- *
- * With structured replies negotiated a READ is always answered in chunks; success of the others is a simple
- * reply, which is shorter; errors are chunks with a text.
+ * What stops the input (no slot, too many bytes of READs unsent, no memory for a payload) leaves
+ * it where it is: the client's own window closes, and nobody else is held up.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -24,12 +18,11 @@
 #include "server.h"
 
 #define PAYLOAD_SEGMENTS 128
-/* A payload this long is received alone but for the next header: what follows is likely as long, and
- * should not be copied either. */
+/* A payload this long is received alone but for the next header: what follows is likely as long,
+ * and should not be copied either. */
 #define PAYLOAD_LONG (32 * KIB)
-#define ROUNDS_MAX 8                 /* receives in one turn, so that other connections have theirs */
+#define ROUNDS_MAX 8               /* receives in one turn, so that other connections have theirs */
 #define FENCE_SECONDS 1.0
-#define ERROR_TEXT_MAX 980           /* QEMU drops a connection that gets an error chunk of 1000 bytes */
 
 /* What the commands of the protocol are to the engine. */
 static const struct command_info {
@@ -43,17 +36,10 @@ static const struct command_info {
   [NBD_CMD_TRIM] = { REQUEST_TRIM, NBD_CMD_FLAG_FUA, true },
   [NBD_CMD_CACHE] = { REQUEST_CACHE, NBD_CMD_FLAG_FUA, false },
   [NBD_CMD_WRITE_ZEROES] = { REQUEST_WRITE_ZEROES,
-                             NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO, true },
+                             NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO,
+                             true },
   [NBD_CMD_BLOCK_STATUS] = { REQUEST_BLOCK_STATUS, NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_REQ_ONE, false },
 };
-
-static void
-count_add (_Atomic uint64_t *counter, uint64_t n)
-{
-  /* One writer, the worker itself: no need to lock the bus. */
-  atomic_store_explicit (counter, atomic_load_explicit (counter, memory_order_relaxed) + n,
-                         memory_order_relaxed);
-}
 
 static double
 now (const struct connection *connection)
@@ -61,60 +47,7 @@ now (const struct connection *connection)
   return ev_now (connection->worker->loop);
 }
 
-/* --- slots --- */
-
-static struct slot *
-slot_get (struct connection *connection)
-{
-  struct list *link = list_take (&connection->free);
-  struct slot *slot;
-
-  if (link) {
-    slot = container_of (link, struct slot, link);
-  } else {
-    if (connection->slot_count >= IN_FLIGHT_MAX)
-      return NULL;
-    slot = calloc (1, sizeof *slot);
-    if (!slot)
-      return NULL;
-    list_init (&slot->link);
-    slot->connection = connection;
-    connection->slot_count++;
-  }
-  connection->in_use++;
-  slot->failure = (struct nbd_failure) { NBD_SUCCESS, NULL };
-  slot->is_in_engine = false;
-  slot->read_bytes = slot->sent = slot->chunk_end = 0;
-  return slot;
-}
-
-static void
-slot_release (struct slot *slot)
-{
-  struct connection *connection = slot->connection;
-
-  if (slot->is_in_engine)
-    request_release (&slot->request);
-  connection->read_bytes -= slot->read_bytes;
-  connection->in_use--;
-  list_remove (&slot->link);
-  list_prepend (&connection->free, &slot->link);
-}
-
-static void
-release_all (struct list *slots)
-{
-  while (!list_is_empty (slots))
-    slot_release (container_of (slots->next, struct slot, link));
-}
-
-/* The answer is known: the reply will be sent in this turn of the loop. */
-static void
-slot_finish (struct slot *slot)
-{
-  list_append (&slot->connection->done, &slot->link);
-  connection_changed (slot->connection);
-}
+/* --- into the engine, and back --- */
 
 static void
 on_done (struct request *request)
@@ -152,7 +85,8 @@ engine_flags (const struct slot *slot)
 
 /* Everything that can be wrong with a request before it is started. */
 static struct nbd_failure
-judge (const struct connection *connection, const struct slot *slot, uint64_t offset, uint32_t length)
+judge (const struct connection *connection, const struct slot *slot, uint64_t offset,
+       uint32_t length)
 {
   const struct command_info *info;
   struct nbd_failure failure;
@@ -170,7 +104,8 @@ judge (const struct connection *connection, const struct slot *slot, uint64_t of
     return nbd_failure_of_cause (NBD_CAUSE_FLAGS);
   if (connection->is_stopping)
     return nbd_failure_of_cause (NBD_CAUSE_SHUTDOWN);
-  if ((slot->command == NBD_CMD_WRITE || slot->command == NBD_CMD_READ) && length > STORE_REQUEST_MAX)
+  if ((slot->command == NBD_CMD_WRITE || slot->command == NBD_CMD_READ)
+      && length > STORE_REQUEST_MAX)
     return nbd_failure_of_cause (NBD_CAUSE_PAYLOAD_TOO_LONG);
   if (slot->command == NBD_CMD_FLUSH && (offset != 0 || length != 0))
     return nbd_failure_of_cause (NBD_CAUSE_FLUSH_RANGE);
@@ -178,7 +113,8 @@ judge (const struct connection *connection, const struct slot *slot, uint64_t of
     return nbd_failure_of_cause (NBD_CAUSE_NO_CONTEXT);
   if (info->is_change && connection->transmission_flags & NBD_READ_ONLY)
     return nbd_failure_of_cause (NBD_CAUSE_READ_ONLY);
-  error = request_validate (connection->disk, info->kind, engine_flags (slot), offset, length, &why);
+  error = request_validate (connection->disk, info->kind, engine_flags (slot), offset, length,
+                            &why);
   failure = nbd_failure_of_error (slot->command, error);
   if (error && why)
     failure.text = why;
@@ -191,8 +127,6 @@ start (struct slot *slot)
   struct connection *connection = slot->connection;
 
   connection->in_engine++;
-  if (command_infos[slot->command].is_change)
-    connection->changes_started++;
   request_start (&slot->request);
 }
 
@@ -269,7 +203,8 @@ has_room (const struct connection *connection, const struct nbd_request *wire)
          || connection->read_bytes == 0 || connection->read_bytes + length <= READ_BACKLOG_MAX;
 }
 
-/* Takes the request whose header begins the input.  Negative errno: the connection is beyond help. */
+/* Takes the request whose header begins the input.  Negative errno: the connection is beyond
+ * help. */
 static int
 take_request (struct connection *connection)
 {
@@ -297,7 +232,7 @@ take_request (struct connection *connection)
   }
   connection->paused_at = 0;
   connection->input_start += sizeof wire;
-  count_add (&connection->worker->counters.requests, 1);
+  worker_count (&connection->worker->counters.requests, 1);
   slot->cookie = from_be64 (wire.cookie);
   slot->command = from_be16 (wire.command);
   slot->flags = from_be16 (wire.flags);
@@ -339,7 +274,7 @@ complete_payload (struct connection *connection)
 
   if (connection->incoming_bytes < slot->request.length)
     return false;
-  count_add (&connection->worker->counters.received_bytes, slot->request.length);
+  worker_count (&connection->worker->counters.received_bytes, slot->request.length);
   connection->incoming = NULL;
   start (slot);
   return true;
@@ -414,7 +349,8 @@ transmit_resume (struct connection *connection)
   return 0;
 }
 
-/* One receive: into the payload that is wanted, if any, and behind it into the input.  As transport's. */
+/* One receive: into the payload that is wanted, if any, and behind it into the input.  As
+ * transport's. */
 static ssize_t
 receive_once (struct connection *connection, uint64_t *asked)
 {
@@ -433,7 +369,8 @@ receive_once (struct connection *connection, uint64_t *asked)
     struct request *request = &connection->incoming->request;
 
     CHECK (connection->input_end == 0);
-    count = request_segments (request, connection->incoming_bytes, segments, PAYLOAD_SEGMENTS, &payload);
+    count = request_segments (request, connection->incoming_bytes, segments, PAYLOAD_SEGMENTS,
+                              &payload);
     *asked = payload;
     if (connection->incoming_bytes + payload < request->length)
       goto receive;
@@ -484,244 +421,6 @@ transmit_receive (struct connection *connection)
   return 0;
 }
 
-/* --- replies out --- */
-
-static void *
-add_header (struct output *output, size_t size)
-{
-  void *header = output->headers[output->header_count++];
-
-  CHECK (size <= sizeof output->headers[0] && output->count < OUTPUT_SEGMENTS);
-  output->segments[output->count++] = (struct iovec) { header, size };
-  return header;
-}
-
-static void
-add_data (struct output *output, const void *data, size_t size)
-{
-  CHECK (output->count < OUTPUT_SEGMENTS);
-  output->segments[output->count++] = (struct iovec) { (void *) data, size };
-}
-
-static void
-add_simple (struct output *output, const struct slot *slot)
-{
-  struct nbd_simple_reply *reply = add_header (output, sizeof *reply);
-
-  reply->magic = to_be32 (NBD_SIMPLE_REPLY_MAGIC);
-  reply->error = to_be32 (slot->failure.error);
-  reply->cookie = to_be64 (slot->cookie);
-}
-
-/* A chunk header at the beginning of one that has SIZE bytes itself, with BYTES more to follow. */
-static void *
-add_chunk (struct output *output, const struct slot *slot, unsigned type, bool is_last, size_t size,
-           uint64_t bytes)
-{
-  struct nbd_chunk *chunk = add_header (output, size);
-
-  chunk->magic = to_be32 (NBD_CHUNK_MAGIC);
-  chunk->flags = to_be16 (is_last ? NBD_CHUNK_DONE : 0);
-  chunk->type = to_be16 ((uint16_t) type);
-  chunk->cookie = to_be64 (slot->cookie);
-  chunk->length = to_be32 ((uint32_t) (size - sizeof *chunk + bytes));
-  return chunk;
-}
-
-static void
-compose_error (struct output *output, const struct slot *slot)
-{
-  size_t length = strnlen (slot->failure.text, ERROR_TEXT_MAX);
-  struct nbd_chunk_error *chunk;
-
-  chunk = add_chunk (output, slot, NBD_CHUNK_ERROR, true, sizeof *chunk, length);
-  chunk->error = to_be32 (slot->failure.error);
-  chunk->text_length = to_be16 ((uint16_t) length);
-  add_data (output, slot->failure.text, length);
-}
-
-/* The next chunk of a READ, from slot->sent on: its header, and slot->chunk_end.  Holes cost no bytes, unless
- * the client wants the data in one piece. */
-static void
-begin_read_chunk (struct output *output, struct slot *slot)
-{
-  const struct connection *connection = slot->connection;
-  struct request *request = &slot->request;
-  uint64_t at = slot->sent, length = request->length;
-  bool is_hole = false, is_last;
-
-  if (!connection->is_structured) {
-    slot->chunk_end = request->length;
-    add_simple (output, slot);
-    return;
-  }
-  if (!(slot->flags & NBD_CMD_FLAG_DF)) {
-    is_hole = request_is_hole (request, at, &length);
-    CHECK (length > 0);
-  }
-  length = MIN (length, request->length - at);
-  is_last = at + length == request->length;
-  if (is_hole) {
-    struct nbd_chunk_hole *chunk
-      = add_chunk (output, slot, NBD_CHUNK_OFFSET_HOLE, is_last, sizeof *chunk, 0);
-
-    chunk->offset = to_be64 (request->offset + at);
-    chunk->length = to_be32 ((uint32_t) length);
-    slot->sent += length;
-  } else {
-    struct nbd_chunk_data *chunk
-      = add_chunk (output, slot, NBD_CHUNK_OFFSET_DATA, is_last, sizeof *chunk, length);
-
-    chunk->offset = to_be64 (request->offset + at);
-  }
-  slot->chunk_end = at + length;
-}
-
-/* Data from slot->sent to slot->chunk_end, as far as there is room. */
-static void
-compose_read_data (struct output *output, struct slot *slot)
-{
-  while (slot->sent < slot->chunk_end && output->count < OUTPUT_SEGMENTS) {
-    struct iovec *segments = &output->segments[output->count];
-    uint64_t bytes, left = slot->chunk_end - slot->sent;
-    unsigned max = OUTPUT_SEGMENTS - output->count;
-    unsigned count = request_segments (&slot->request, slot->sent, segments,
-                                       (unsigned) MIN (max, left / BLOCK_SIZE + 2), &bytes);
-
-    CHECK (count > 0);
-    /* The segments go up to the request's end, the chunk may end before. */
-    for (unsigned i = 0; i < count && left > 0; i++) {
-      segments[i].iov_len = MIN (segments[i].iov_len, left);
-      left -= segments[i].iov_len;
-      slot->sent += segments[i].iov_len;
-      output->count++;
-    }
-  }
-}
-
-/* Replies are composed only while there is room for a header and one segment. */
-static bool
-output_has_room (const struct output *output)
-{
-  return output->count + 2 <= OUTPUT_SEGMENTS;
-}
-
-/* True: all of the reply is in the output. */
-static bool
-compose_read (struct output *output, struct slot *slot)
-{
-  compose_read_data (output, slot);
-  while (slot->sent < slot->request.length) {
-    if (!output_has_room (output))
-      return false;
-    begin_read_chunk (output, slot);
-    compose_read_data (output, slot);
-    if (slot->sent < slot->chunk_end)
-      return false;
-  }
-  count_add (&slot->connection->worker->counters.sent_bytes, slot->request.length);
-  return true;
-}
-
-static void
-compose_status (struct output *output, struct slot *slot)
-{
-  struct request *request = &slot->request;
-  uint32_t count = request->extent_count;
-  uint8_t *wire = (uint8_t *) request->extents;
-  struct nbd_chunk_status *chunk;
-
-  CHECK (count >= 1 && count <= request->extent_max);
-  /* In place: an extent on the wire is half as long as the engine's. */
-  for (uint32_t i = 0; i < count; i++) {
-    struct nbd_extent extent = {
-      .length = to_be32 ((uint32_t) request->extents[i].length),
-      .flags = to_be32 (request->extents[i].flags),
-    };
-
-    memcpy (wire + i * sizeof extent, &extent, sizeof extent);
-  }
-  chunk = add_chunk (output, slot, NBD_CHUNK_BLOCK_STATUS, true, sizeof *chunk,
-                     count * sizeof (struct nbd_extent));
-  chunk->context = to_be32 (CONTEXT_ID_ALLOCATION);
-  add_data (output, wire, count * sizeof (struct nbd_extent));
-}
-
-/* True: all of the reply is in the output. */
-static bool
-compose (struct output *output, struct slot *slot)
-{
-  bool is_structured = slot->connection->is_structured;
-
-  if (slot->failure.error && is_structured)
-    compose_error (output, slot);
-  else if (slot->failure.error)
-    add_simple (output, slot);
-  else if (slot->command == NBD_CMD_READ && slot->is_in_engine)
-    return compose_read (output, slot);
-  else if (slot->command == NBD_CMD_READ && is_structured)
-    add_chunk (output, slot, NBD_CHUNK_NONE, true, sizeof (struct nbd_chunk), 0);
-  else if (slot->command == NBD_CMD_BLOCK_STATUS)
-    compose_status (output, slot);
-  else
-    add_simple (output, slot);
-  return true;
-}
-
-static void
-fill_output (struct connection *connection)
-{
-  struct output *output = &connection->output;
-
-  output->first = output->count = output->header_count = 0;
-  while (!list_is_empty (&connection->done) && output_has_room (output)) {
-    struct slot *slot = container_of (connection->done.next, struct slot, link);
-
-    if (!compose (output, slot))
-      return;
-    list_remove (&slot->link);
-    list_append (&connection->sending, &slot->link);
-  }
-}
-
-static void
-output_advance (struct output *output, size_t sent)
-{
-  while (sent > 0) {
-    struct iovec *segment = &output->segments[output->first];
-
-    if (sent < segment->iov_len) {
-      segment->iov_base = (uint8_t *) segment->iov_base + sent;
-      segment->iov_len -= sent;
-      return;
-    }
-    sent -= segment->iov_len;
-    output->first++;
-  }
-}
-
-int
-transmit_send (struct connection *connection)
-{
-  struct output *output = &connection->output;
-  ssize_t sent;
-
-  for (;;) {
-    if (output->first == output->count) {
-      release_all (&connection->sending);
-      if (list_is_empty (&connection->done))
-        return 0;
-      fill_output (connection);
-    }
-    sent = connection->transport.class->send (&connection->transport, output->segments + output->first,
-                                              output->count - output->first);
-    if (sent < 0)
-      return (int) sent;
-    connection->progress_at = now (connection);
-    output_advance (output, (size_t) sent);
-  }
-}
-
 /* --- the end --- */
 
 static void
@@ -754,8 +453,8 @@ transmit_start_sync (struct connection *connection)
   CHECK (slot);
   slot->command = NBD_CMD_FLUSH;
   connection->changes_durable = connection->changes_done;
-  request_init (&slot->request, connection->worker->context, connection->disk, REQUEST_FLUSH, 0, 0, 0,
-                on_synced);
+  request_init (&slot->request, connection->worker->context, connection->disk, REQUEST_FLUSH, 0,
+                0, 0, on_synced);
   slot->is_in_engine = true;
   connection->in_engine++;
   request_start (&slot->request);
@@ -771,28 +470,4 @@ transmit_drop_incoming (struct connection *connection)
   connection->skip = 0;
   connection->waits_for_memory = false;
   connection->input_start = connection->input_end = 0;
-}
-
-void
-transmit_drop_replies (struct connection *connection)
-{
-  release_all (&connection->sending);
-  release_all (&connection->done);
-  connection->output.first = connection->output.count = 0;
-}
-
-void
-transmit_free (struct connection *connection)
-{
-  struct list *link;
-
-  CHECK (connection->in_engine == 0);
-  transmit_drop_incoming (connection);
-  transmit_drop_replies (connection);
-  while ((link = list_take (&connection->free))) {
-    struct slot *slot = container_of (link, struct slot, link);
-
-    free (slot->extents);
-    free (slot);
-  }
 }

@@ -13,8 +13,8 @@
 
 #include "server.h"
 
-/* Two full replies of 128 KiB and more fit; measured: 1 MiB reads gain a quarter on Unix sockets and
- * more than half on TCP, and four times as much is worse than the default. */
+/* Two full replies of 128 KiB and more fit; measured: 1 MiB reads gain a quarter on Unix sockets
+ * and more than half on TCP, and four times as much is worse than the default. */
 #define SEND_BUFFER_BYTES 212992
 
 static ssize_t

@@ -10,7 +10,7 @@ nbd_failure_of_cause (enum nbd_cause cause)
 {
   static const struct nbd_failure failures[] = {
     [NBD_CAUSE_UNKNOWN_COMMAND] = { NBD_EINVAL, "This server does not know the command." },
-    [NBD_CAUSE_FLAGS] = { NBD_EINVAL, "The command does not have this flag, or it was not offered." },
+    [NBD_CAUSE_FLAGS] = { NBD_EINVAL, "The command has no such flag, or it was not offered." },
     [NBD_CAUSE_PAYLOAD_TOO_LONG] = { NBD_EINVAL, "A request may carry at most 32 MiB." },
     [NBD_CAUSE_FLUSH_RANGE] = { NBD_EINVAL, "Offset and length of a flush must be 0." },
     [NBD_CAUSE_NO_CONTEXT] = { NBD_EINVAL, "No metadata context was negotiated." },

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* nbd-errno.h - what a client is told when a request fails: a number of the protocol and a sentence.
+/* nbd-errno.h - what a client is told when a request fails: a number of the protocol and a
+ * sentence.
  *
- * Two tables.  One is for what the server refuses before the engine sees it, by cause; the other for
- * what the engine answered, by command and errno.  Texts are static, UTF-8, and shorter
- * than 990 bytes, because QEMU drops a connection that sends it a longer chunk; they end
- * in ".", because nbd-client overwrites the last byte.  Any thread.
+ * Two tables.  One is for what the server refuses before the engine sees it, by cause; the other
+ * for what the engine answered, by command and errno.  Texts are static, UTF-8, and shorter than
+ * 990 bytes, because QEMU drops a connection that sends it a longer chunk; they end in ".",
+ * because nbd-client overwrites the last byte.  Any thread.
  */
 #ifndef LACUNA_NBD_ERRNO_H
 #define LACUNA_NBD_ERRNO_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* nbd-protocol.h - NBD as it is on the wire: structures and constants, nothing else.
  *
- * Names and numbers are those of the specification (doc/proto.md of the nbd project), shortened; all
- * numbers are big-endian.  What is reserved or experimental and not spoken here is left out.
+ * Names and numbers are those of the specification (doc/proto.md of the nbd project), shortened;
+ * all numbers are big-endian.  What is reserved or experimental and not spoken here is left out.
  */
 #ifndef LACUNA_NBD_PROTOCOL_H
 #define LACUNA_NBD_PROTOCOL_H
@@ -24,7 +24,8 @@ struct nbd_hello {
   be16 flags;
 } __attribute__ ((packed));
 
-enum nbd_handshake_flags { NBD_FIXED_NEWSTYLE = 1, NBD_NO_ZEROES = 2 };   /* hello and client flags */
+/* In the hello, and in the client's answer. */
+enum nbd_handshake_flags { NBD_FIXED_NEWSTYLE = 1, NBD_NO_ZEROES = 2 };
 
 struct nbd_option {
   be64 magic;
