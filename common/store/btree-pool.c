@@ -25,13 +25,18 @@
 struct slab {
   struct slab *next;
   void *memory;
+  /* What had not been used of some slab when this one was the newest and another was made. */
+  struct slab *next_rest;
+  char *rest;
+  uint64_t rest_count;
 };
 
 struct btree_pool {
   pthread_mutex_t mutex;            /* protects all below */
   struct slab *slabs;
+  struct slab *rests;               /* those with a rest */
   struct btree_node *free_nodes;    /* given back */
-  char *fresh;                      /* the rest of the newest slab, never used */
+  char *fresh;                      /* nodes side by side, never used: not even touched */
   uint64_t fresh_count;
   uint64_t slab_count;
   /* Changed under the mutex; read without it where an estimate does. */
@@ -67,8 +72,7 @@ btree_pool_destroy (struct btree_pool *pool)
 static bool
 pool_grow (struct btree_pool *pool)
 {
-  struct slab *slab = malloc (sizeof *slab);
-  struct btree_node *node;
+  struct slab *slab = calloc (1, sizeof *slab);
 
   if (slab == NULL)
     return false;
@@ -78,11 +82,12 @@ pool_grow (struct btree_pool *pool)
     free (slab);
     return false;
   }
-  /* What is left of the slab before goes to the free nodes, so that there is one fresh range. */
-  for (; pool->fresh_count > 0; pool->fresh_count--, pool->fresh += NODE_BYTES) {
-    node = (struct btree_node *) pool->fresh;
-    node->next = pool->free_nodes;
-    pool->free_nodes = node;
+  /* What is left of the slab before is noted, not touched: it takes no memory yet. */
+  if (pool->fresh_count > 0) {
+    pool->slabs->rest = pool->fresh;
+    pool->slabs->rest_count = pool->fresh_count;
+    pool->slabs->next_rest = pool->rests;
+    pool->rests = pool->slabs;
   }
   slab->next = pool->slabs;
   pool->slabs = slab;
@@ -118,6 +123,11 @@ btree_pool_take (struct btree_pool *pool)
   if (node)
     pool->free_nodes = node->next;
   else {
+    if (pool->fresh_count == 0 && pool->rests) {
+      pool->fresh = pool->rests->rest;
+      pool->fresh_count = pool->rests->rest_count;
+      pool->rests = pool->rests->next_rest;
+    }
     /* Beyond what was set aside: better to ask the system than to give up. */
     if (pool->fresh_count == 0)
       CHECK (pool_grow (pool));
