@@ -88,6 +88,7 @@ parse_port (const char *text, struct serve_options *options)
 static bool
 parse_cache (const char *text, struct serve_options *options)
 {
+  char least[TEXT_SIZE_MAX];
   const char *why;
 
   if (text_parse_size (text, &options->cache_bytes, &why) != 0) {
@@ -95,7 +96,7 @@ parse_cache (const char *text, struct serve_options *options)
     return false;
   }
   if (options->cache_bytes < STORE_CACHE_MIN) {
-    log_error ("--cache %s: at least 64M are needed", text);
+    log_error ("--cache %s: at least %s are needed", text, text_exact_size (STORE_CACHE_MIN, least));
     return false;
   }
   return true;

@@ -234,9 +234,6 @@ take_stdio (struct server *server)
 static int
 announce (struct server *server)
 {
-  for (unsigned i = 0; i < server->listener_count && !server->options.run; i++)
-    printf ("ready: %s\n", server->listeners[i].uri);
-  fflush (stdout);
   if (server->options.pidfile) {
     int error = pidfile_write (server->options.pidfile);
 
@@ -244,6 +241,9 @@ announce (struct server *server)
       return error;
     server->has_pidfile = true;
   }
+  for (unsigned i = 0; i < server->listener_count && !server->options.run; i++)
+    printf ("ready: %s\n", server->listeners[i].uri);
+  fflush (stdout);
   notify_systemd ("READY=1");
   return 0;
 }
