@@ -96,7 +96,8 @@ parse_cache (const char *text, struct serve_options *options)
     return false;
   }
   if (options->cache_bytes < STORE_CACHE_MIN) {
-    log_error ("--cache %s: at least %s are needed", text, text_exact_size (STORE_CACHE_MIN, least));
+    log_error ("--cache %s: at least %s are needed", text,
+               text_exact_size (STORE_CACHE_MIN, least));
     return false;
   }
   return true;
