@@ -12,40 +12,8 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/test-seed.h"
 #include "store/space.h"
-
-static uint64_t random_state;
-
-static uint64_t
-random_number (void)
-{
-  uint64_t z = random_state += UINT64_C (0x9e3779b97f4a7c15);
-
-  z = (z ^ (z >> 30)) * UINT64_C (0xbf58476d1ce4e5b9);
-  z = (z ^ (z >> 27)) * UINT64_C (0x94d049bb133111eb);
-  return z ^ (z >> 31);
-}
-
-static uint64_t
-random_below (uint64_t limit)
-{
-  return random_number () % limit;
-}
-
-/* Runs TEST with each of the fixed seeds, or with LACUNA_SEED. */
-static void
-for_each_seed (void (*test) (void))
-{
-  const char *one = getenv ("LACUNA_SEED");
-
-  for (uint64_t seed = one ? strtoull (one, NULL, 0) : 1; ; seed++) {
-    print_message ("seed %llu\n", (unsigned long long) seed);
-    random_state = seed;
-    test ();
-    if (one || seed == 4)
-      break;
-  }
-}
 
 /* --- the model --- */
 
