@@ -171,7 +171,8 @@ keeper_wants_discard (struct store *store)
   struct space_counts counts;
 
   if (!store->device_info.can_discard || store_is_failed (store)
-      || atomic_load (&store->keeper.is_stopping))
+      || atomic_load (&store->keeper.is_stopping)
+      || atomic_load (&store->keeper.is_discard_stuck))
     return false;
   space_get_counts (store->space, &counts);
   return counts.undiscarded > 0;
@@ -203,6 +204,7 @@ keeper_tick (struct store *store)
   keeper->tick_position = journal_end (&store->journal);
   if (keeper->backoff_ticks > 0)
     keeper->backoff_ticks--;
+  atomic_store (&keeper->is_discard_stuck, false);
   keeper_kick (store);
 }
 
@@ -262,8 +264,10 @@ keeper_discard_step (struct op *op)
       = store_is_failed (store) || atomic_load (&keeper->is_stopping)
           ? 0
           : space_discard_begin (store->space, KEEPER_DISCARD_BLOCKS, &keeper->discard_place);
-    if (keeper->discard_length == 0)
+    if (keeper->discard_length == 0) {
+      atomic_store (&keeper->is_discard_stuck, true);
       return OP_DONE;
+    }
     keeper->discard.io = (struct io) {
       .kind = IO_DISCARD,
       .place = keeper->discard_place,

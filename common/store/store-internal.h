@@ -318,6 +318,7 @@ struct keeper {
   struct op_io discard;
   uint64_t discard_place, discard_length;
   bool is_discarding;
+  _Atomic bool is_discard_stuck;    /* what the host holds is promised: not before the next tick */
   bool commit_wanted;
   uint64_t tick_versions[KEEPER_TICKS_OLD];
   uint64_t old_version;             /* what is older goes to its place without need */
