@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* arena.h - one shared mapping that outlives the process: frames, their headers, the journal's tail.
+/* arena.h - one shared mapping that outlives the process: frames, their headers, the journal's
+ * tail.
  *
- * It lies in a file on tmpfs (mode 0600), allocated when it is made: a full tmpfs is an error then, never a SIGBUS.  The
- * next opener of the store takes it over, so that after kill -9 nothing acknowledged is lost.  It is taken over only
- * if it belongs to this store, this boot, and this state of the store (arena_id in the superblock).
- * "off": private memory, nothing outlives.
+ * It lies in a file on tmpfs (mode 0600), allocated when it is made: a full tmpfs is an error then,
+ * never a SIGBUS.  The next opener of the store takes it over, so that after kill -9 nothing
+ * acknowledged is lost.  It is taken over only if it belongs to this store, this boot, and this
+ * state of the store (arena_id in the superblock).  "off": private memory, nothing outlives.
  *
- * What lies in it is written so that it is right after any instruction: content first, then the word
- * that makes it valid, with release order.  After power loss it is gone; nothing in it may be trusted then (boot id).
+ * What lies in it is written so that it is right after any instruction: content first, then the
+ * word that makes it valid, with release order.  After power loss it is gone; nothing in it may be
+ * trusted then (boot id).
  *
  * Layout: header block | frame headers | tail ring | (to 4096) | frames.
  */
@@ -61,12 +63,14 @@ struct arena_identity {
   uint8_t boot_id[16];
 };
 
-/* Makes an arena at PATH (NULL: private memory).  An existing file there is replaced only if REPLACE.  NULL with *ERROR (malloc'd, says what to
- * do) set. */
-struct arena *arena_create (const char *path, const struct arena_identity *identity, uint64_t frame_count,
-                            uint64_t tail_bytes, bool replace, char **error);
-/* Maps an existing one if it is whole and IDENTITY is its own; NULL with *WHY (static text) otherwise. */
-struct arena *arena_take_over (const char *path, const struct arena_identity *identity, const char **why);
+/* Makes an arena at PATH (NULL: private memory).  An existing file there is replaced only if
+ * REPLACE.  NULL with *ERROR (malloc'd, says what to do) set. */
+struct arena *arena_create (const char *path, const struct arena_identity *identity,
+                            uint64_t frame_count, uint64_t tail_bytes, bool replace, char **error);
+/* Maps an existing one if it is whole and IDENTITY is its own; NULL with *WHY (static text)
+ * otherwise. */
+struct arena *arena_take_over (const char *path, const struct arena_identity *identity,
+                               const char **why);
 /* Unmaps; with REMOVE deletes the file (a clean shutdown). */
 void arena_close (struct arena *arena, bool remove);
 /* This boot: /proc/sys/kernel/random/boot_id as bytes. */

@@ -104,8 +104,9 @@ struct cache_stats {             /* hits and misses are counted by the ops: they
 
 /* The cache over ARENA's frames.  NULL: no memory. */
 struct cache *cache_create (struct arena *arena);
-/* Nothing may be referenced but what is in the index; the disks' parts are destroyed after it.  IS_ABANDONED: whatever is
- * referenced, the memory goes, as when a process is killed (the arena keeps what it has). */
+/* Nothing may be referenced but what is in the index; the disks' parts are destroyed after it.
+ * IS_ABANDONED: whatever is referenced, the memory goes, as when a process is killed (the arena
+ * keeps what it has). */
 void cache_destroy (struct cache *cache, bool is_abandoned);
 void cache_get_stats (struct cache *cache, struct cache_stats *stats);
 
@@ -213,10 +214,10 @@ void cache_drop (struct cache *cache, struct cache_disk *disk, uint64_t first, u
 bool cache_has_copies (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last);
 
 /* --- what block status asks --- */
-/* Dirty blocks (data, whatever the map shows), as runs: the first such run at or after BLOCK within LENGTH
- * blocks: *RUN_LENGTH, and true; false: none. Skips by region counters; cost about min (LENGTH /
- * 256, frames).  Range held shared; call it before looking at the map: what it does not report any
- * more is in the map by then.  It may report a block that has just been cleaned. */
+/* Dirty blocks (data, whatever the map shows), as runs: the first such run at or after BLOCK within
+ * LENGTH blocks: *RUN_LENGTH, and true; false: none. Skips by region counters; cost about min
+ * (LENGTH / 256, frames).  Range held shared; call it before looking at the map: what it does not
+ * report any more is in the map by then.  It may report a block that has just been cleaned. */
 bool cache_find_dirty (struct cache *cache, struct cache_disk *disk, uint64_t block,
                           uint64_t length, uint64_t *run_block, uint64_t *run_length);
 

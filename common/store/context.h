@@ -36,10 +36,11 @@ struct context {
 
 /* NULL with errno if there is no memory, no file descriptor, or no io_uring. */
 struct context *context_create (struct device *device);
-/* Runs and waits until no op of this context is under way: reading ahead, and commits that it leads for
- * others, outlive the requests that began them. */
+/* Runs and waits until no op of this context is under way: reading ahead, and commits that it leads
+ * for others, outlive the requests that began them. */
 void context_drain (struct context *context);
-/* Forgets what is in flight and ready, as if the process had been killed; then it may be destroyed. */
+/* Forgets what is in flight and ready, as if the process had been killed; then it may be
+ * destroyed. */
 void context_abandon (struct context *context);
 /* Nothing may be in flight or ready. */
 void context_destroy (struct context *context);

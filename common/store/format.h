@@ -2,17 +2,19 @@
 /* format.h - what is on the device.  lacuna-format(5) tells the same in words; a checker must be
  * writable from that page alone.
  *
- * All numbers are little-endian.  A *place* is a block number from the start of the store.  Block 0..3 hold the four
- * superblock copies.  The store is cut into groups of group_blocks; the first meta_blocks of each group are for
- * nodes: a node at place p in the first half has its second copy at p + meta_blocks / 2 (p ^ (meta_blocks / 2)).  The
- * journal (two halves) follows the meta blocks of group 0.  All else is data.  In group 0 the superblocks take nodes 0..3
- * and their mirrors' places, which are therefore never nodes.
+ * All numbers are little-endian.  A *place* is a block number from the start of the store.  Block
+ * 0..3 hold the four superblock copies.  The store is cut into groups of group_blocks; the first
+ * meta_blocks of each group are for nodes: a node at place p in the first half has its second copy
+ * at p + meta_blocks / 2 (p ^ (meta_blocks / 2)).  The journal (two halves) follows the meta blocks
+ * of group 0.  All else is data.  In group 0 the superblocks take nodes 0..3 and their mirrors'
+ * places, which are therefore never nodes.
  *
- * Which data blocks are in use is not stored: it follows from the maps, and from the table of shared extents for those
- * that more than one map refers to.
+ * Which data blocks are in use is not stored: it follows from the maps, and from the table of
+ * shared extents for those that more than one map refers to.
  *
- * A structure is valid if and only if its magic (kind) is right, its checksum is, its store UUID is the store's, its
- * place is where it was read from, and (nodes) its checksum is the one in the pointer that led to it.
+ * A structure is valid if and only if its magic (kind) is right, its checksum is, its store UUID is
+ * the store's, its place is where it was read from, and (nodes) its checksum is the one in the
+ * pointer that led to it.
  */
 #ifndef LACUNA_FORMAT_H
 #define LACUNA_FORMAT_H
@@ -23,17 +25,22 @@
 #include "base/bytes.h"
 
 /* --- limits --- */
-#define DISK_NAME_MAX 255                                 /* bytes, UTF-8 without NUL or control characters */
-#define DISK_SIZE_MAX ((UINT64_C (1) << 63) - BLOCK_SIZE) /* bytes: 8 EiB - 4 KiB */
+/* Bytes, UTF-8 without NUL or control characters. */
+#define DISK_NAME_MAX 255
+/* Bytes: 8 EiB - 4 KiB. */
+#define DISK_SIZE_MAX ((UINT64_C (1) << 63) - BLOCK_SIZE)
 #define PLACE_BITS 42
 #define PLACE_MAX ((UINT64_C (1) << PLACE_BITS) - 1)
 
 /* --- superblock --- */
-#define SUPERBLOCK_MAGIC "LACUNA\r\n"     /* 8 bytes; the CR LF finds transfers that change line ends */
-#define SUPERBLOCK_COPIES 4               /* places 0..3; sequence s is written to 2 * (s % 2) and the next */
+/* 8 bytes; the CR LF finds transfers that change line ends. */
+#define SUPERBLOCK_MAGIC "LACUNA\r\n"
+/* Places 0..3; sequence s is written to 2 * (s % 2), and when that is durable to the next. */
+#define SUPERBLOCK_COPIES 4
 #define FORMAT_VERSION 1
 
-/* Feature words: an unknown bit in `incompat` forbids opening, in `ro_compat` writing; `compat` is for information. */
+/* Feature words: an unknown bit in `incompat` forbids opening, in `ro_compat` writing; `compat` is
+ * for information. */
 #define FEATURE_INCOMPAT_KNOWN UINT64_C (0)
 #define FEATURE_RO_COMPAT_KNOWN UINT64_C (0)
 
@@ -117,17 +124,28 @@ struct format_inner_entry {    /* 24 bytes; the first key of the child (or less)
   le64 key;
   struct format_pointer child;
 };
-#define LEAF_ENTRIES ((BLOCK_SIZE - sizeof (struct format_node)) / sizeof (struct format_leaf_entry))    /* 252 */
-#define INNER_ENTRIES ((BLOCK_SIZE - sizeof (struct format_node)) / sizeof (struct format_inner_entry))  /* 168 */
+#define LEAF_ENTRIES                                                                               \
+  ((BLOCK_SIZE - sizeof (struct format_node)) / sizeof (struct format_leaf_entry))   /* 252 */
+#define INNER_ENTRIES                                                                              \
+  ((BLOCK_SIZE - sizeof (struct format_node)) / sizeof (struct format_inner_entry))  /* 168 */
 
 /* A map leaf's entry is one extent:
- *   key    bits 63..13  first block of the disk (51 bits)   bits 12..1 zero   bit 0  1: unwritten, 0: written
- *   value  bits 63..22  place (42 bits)                     bits 21..0  length in blocks - 1
- * Extents do not overlap, and lie within the disk's size.  Inner keys and searches compare bits 63..13 only, so
- * they have bit 0 clear.
+ *   key    bits 63..13  first block of the disk (51 bits)
+ *          bits 12..1   zero
+ *          bit 0        1: unwritten, 0: written
+ *   value  bits 63..22  place (42 bits)
+ *          bits 21..0   length in blocks - 1
+ * Extents do not overlap, and lie within the disk's size.  Inner keys and searches compare bits
+ * 63..13 only, so they have bit 0 clear.
+ *
  * A shared leaf's entry is one run of the store with more than one owner:
- *   key    place           value  bits 63..32  length in blocks   bits 31..0  owners (>= 2)
- * A catalogue leaf's entry:  key  disk id    value  place of its disk node (verified by its own checksum, owner = disk id)
+ *   key                 place
+ *   value  bits 63..32  length in blocks
+ *          bits 31..0   owners (>= 2)
+ *
+ * A catalogue leaf's entry is one disk:
+ *   key                 disk id
+ *   value               place of its disk node (verified by its own checksum, owner = disk id)
  */
 #define MAP_KEY_SHIFT 13
 #define MAP_KEY_UNWRITTEN UINT64_C (1)
@@ -151,12 +169,16 @@ struct format_disk {
 };
 
 /* --- journal ---
- * A record is one header block, then item bytes (the first in the header block; padded with zeros to a block), then
- * the data blocks of its DATA list, in order.  Records follow each other in a half without gaps; the first of a half is at its
- * block 0.  After the last record of a half the next one may be at block 0 of the other half.
+ *
+ * A record is one header block, then item bytes (the first in the header block; padded with zeros
+ * to a block), then the data blocks of its DATA list, in order.  Records follow each other in a
+ * half without gaps; the first of a half is at its block 0.  After the last record of a half the
+ * next one may be at block 0 of the other half.
+ *
  * Record s + 1 is valid only after s: sequence, and `previous` is s's checksum.
- * Replay: for each record in order: its items in order, then its DATA list.  What remains of DATA at the end is the content of those blocks,
- * over what the maps say.
+ *
+ * Replay: for each record in order: its items in order, then its DATA list.  What remains of DATA
+ * at the end is the content of those blocks, over what the maps say.
  */
 #define JOURNAL_MAGIC 0x6c6e724a               /* "Jrnl" */
 #define JOURNAL_HALVES 2
@@ -164,8 +186,10 @@ struct format_disk {
 struct format_record {         /* 96 bytes, then item bytes up to the end of the header block */
   le32 magic;
   le32 block_count;            /* of the record with header, items and data */
-  le64 header_checksum;        /* of the header block with this field and `checksum` zero, seed journal_salt */
-  le64 checksum;               /* of the whole record with this field and header_checksum zero, seed journal_salt */
+  le64 header_checksum;        /* of the header block with this field and `checksum` zero, seed
+                                  journal_salt */
+  le64 checksum;               /* of the whole record with this field and header_checksum zero, seed
+                                  journal_salt */
   uint8_t uuid[16];
   le64 sequence;               /* 1 more than the record before */
   le64 previous;               /* `checksum` of the record before; of the first: journal_chain */
@@ -175,21 +199,24 @@ struct format_record {         /* 96 bytes, then item bytes up to the end of the
   le32 data_count;             /* blocks of data */
   le32 data_offset;            /* blocks from the record's start to the first data block */
   le32 tail_bytes;             /* of item_bytes: without the DATA items at their end, which have no
-                                  position; the next record's position is at least position + tail_bytes */
+                                  position; the next record's position is at least position +
+                                  tail_bytes */
   le64 time;                   /* seconds since 1970, for people */
 };
 
 enum format_item_kind {
-  ITEM_MAP = 1,                /* [block, block + length) of disk lies at place, in state flags (EXTENT_*); replaces what was there */
+  ITEM_MAP = 1,                /* [block, block + length) of disk lies at place, in state flags
+                                  (EXTENT_*); replaces what was there */
   ITEM_UNMAP = 2,              /* becomes a hole; DATA of these blocks before this item is void */
   ITEM_RETIRE = 3,             /* DATA of these blocks before this item is void, the map stays */
   ITEM_CREATE = 4,             /* followed by struct format_item_disk */
   ITEM_RENAME = 5,             /* followed by struct format_item_disk (size and uuid as they are) */
-  ITEM_RESIZE = 6,             /* length: the new size in bytes; blocks beyond it, and beyond the size before, become holes; DATA
-                                  beyond it is void */
+  ITEM_RESIZE = 6,             /* length: the new size in bytes; blocks beyond it, and beyond the
+                                  size before, become holes; DATA beyond it is void */
   ITEM_DELETE = 7,             /* the disk is dying: no name, size 0 as for RESIZE */
   ITEM_FORGET = 8,             /* a dying disk has no extents left: it is gone */
-  ITEM_DATA = 9,               /* `length` blocks from `block` on: the next ones of the record's data.  Last of a record's items. */
+  ITEM_DATA = 9,               /* `length` blocks from `block` on: the next ones of the record's
+                                  data.  Last of a record's items. */
 };
 
 struct format_item {           /* 40 bytes; all items are multiples of 8 */
@@ -206,7 +233,8 @@ struct format_item_disk {
   le64 size;
   le64 created;
   le16 name_length;
-  uint8_t name[DISK_NAME_MAX + 7];   /* zero-filled; the item ends at the next multiple of 8 after the name */
+  uint8_t name[DISK_NAME_MAX + 7];   /* zero-filled; the item ends at the next multiple of 8 after
+                                        the name */
 };
 
 _Static_assert (sizeof (struct format_superblock) <= BLOCK_SIZE, "superblock fits a block");
@@ -222,10 +250,10 @@ uint64_t format_node_checksum (const void *image);
 /* Fills in kind, level, count, identity, place, and last the checksum of a whole image. */
 void format_node_seal (void *image, uint32_t kind, unsigned level, unsigned count,
                        const struct format_node_identity *identity, uint64_t place);
-/* NULL if the image is a valid node of this kind (0: any), owner, uuid, place and checksum (0: any); else what is wrong,
- * a static text such as "checksum is wrong". */
-const char *format_node_check (const void *image, uint32_t kind, const uint8_t *uuid, uint64_t owner, uint64_t place,
-                               uint64_t expected_checksum);
+/* NULL if the image is a valid node of this kind (0: any), owner, uuid, place and checksum (0:
+ * any); else what is wrong, a static text such as "checksum is wrong". */
+const char *format_node_check (const void *image, uint32_t kind, const uint8_t *uuid,
+                               uint64_t owner, uint64_t place, uint64_t expected_checksum);
 void format_superblock_seal (struct format_superblock *superblock, uint64_t place);
 /* NULL if valid as a superblock at this place (features are not judged); else what is wrong. */
 const char *format_superblock_check (const struct format_superblock *superblock, uint64_t place);

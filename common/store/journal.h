@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* journal.h - the tail: items of changes that are not on the device yet, in the arena.
  *
- * Every change of a map or of a disk is an item (format.h), appended to the tail within the gate, before the
- * change itself.  A *position* counts item bytes since the store was made.  What lies between tail_start and
- * tail_end is in the arena only; a record (commit.c) takes it to the device, and so does a checkpoint.
+ * Every change of a map or of a disk is an item (format.h), appended to the tail within the gate,
+ * before the change itself.  A *position* counts item bytes since the store was made.  What lies
+ * between tail_start and tail_end is in the arena only; a record (commit.c) takes it to the device.
+ * A checkpoint does not: its nodes have what the items say of the maps, but an UNMAP or a RETIRE
+ * among them may void DATA of a record that is there already (checkpoint.c).
  *
- * Room is reserved before any lock is taken, so that an append cannot fail: journal_reserve queues the op if the
- * tail is full, and the keeper makes room.  The keeper itself may use the last quarter (a checkpoint must
- * never wait for a commit, which may wait for the checkpoint).
+ * Room is reserved before any range is locked, so that an append cannot fail: journal_reserve
+ * queues the op if the tail is full, and the keeper makes room.  The keeper itself may use the last
+ * quarter (a checkpoint must never wait for a commit, which may wait for the checkpoint).
  *
  * Any thread; the mutex inside is a leaf.  No I/O here.
  */
@@ -45,8 +47,8 @@ struct journal_waiter {
 void journal_init (struct journal *journal, struct arena *arena);
 void journal_destroy (struct journal *journal);
 
-/* True: BYTES are reserved.  False: REQUEST waits; its waiter is handed back by the journal_advance that makes room, and has
- * them then. */
+/* True: BYTES are reserved.  False: REQUEST waits; its waiter is handed back by the journal_advance
+ * that makes room, and has them then. */
 bool journal_reserve (struct journal *journal, uint64_t bytes, struct journal_waiter *request,
                       struct waiter *waiter);
 /* For the keeper, which does not queue; with ALL from the last quarter too.  False: not there. */
@@ -54,8 +56,8 @@ bool journal_reserve_keeper (struct journal *journal, uint64_t bytes, bool all);
 /* Gives back what was reserved and not appended. */
 void journal_unreserve (struct journal *journal, uint64_t bytes, struct list *wake);
 
-/* Appends one item (kind, flags, disk, block, length, place; with EXTRA bytes after it), out of what was reserved.
- * Within the gate.  Returns the position after it. */
+/* Appends one item (kind, flags, disk, block, length, place; with EXTRA bytes after it), out of
+ * what was reserved.  Within the gate.  Returns the position after it. */
 uint64_t journal_append (struct journal *journal, enum format_item_kind kind, uint32_t flags,
                          uint64_t disk, uint64_t block, uint64_t length, uint64_t place,
                          const void *extra, size_t extra_bytes);

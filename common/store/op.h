@@ -68,8 +68,9 @@ void op_wake_all (struct list *waiters);   /* of struct waiter; empties the list
 /* op_expect, and submit to the queue of the op's context. */
 void op_submit (struct op *op, struct op_io *io);
 
-/* This thread runs CONTEXT's ops from now on (NULL: none any more): what it starts and wakes there needs no
- * mailbox.  Returns the one before.  A thread that serves one context calls it once, at its start. */
+/* This thread runs CONTEXT's ops from now on (NULL: none any more): what it starts and wakes there
+ * needs no mailbox.  Returns the one before.  A thread that serves one context calls it once, at
+ * its start. */
 struct context *op_enter_context (struct context *context);
 
 /* One step, or steps until the op waits, is done, or has had its share: then it

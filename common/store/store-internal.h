@@ -3,20 +3,27 @@
  *
  * Order of waits (an op never waits for something to the left of what it holds):
  *
- *   admission (in flight, dirty) -> tail room -> disk admin lock -> range lock (by disk id, then block)
+ *   admission (in flight, dirty) -> admin lock -> tail room -> range lock (by disk id, then block)
  *     -> reservation -> frame being filled -> device -> gate -> commit
  *
- *   admission      cache_charge, cache_charge_dirty: frames, as numbers.  Held to the end of the request.
- *   tail room      journal_reserve: bytes of items that the op will append.
- *   admin lock     create, resize, rename, delete: one at a time.
- *   range lock     see range-lock.h.  Several at once only by write-back, in ascending order.
- *   reservation    never waited for while a range lock is held: given up, then committed, then tried again.
- *   gate           a rwlock, held across no wait: publishers {append items, change the map, settle or drop frames}
- *                  shared; those who collect {the tail's end, frames for a record, frozen trees} exclusive.
- *   commit         an op that waits for a commit holds none of the above but its admission.
+ *   admission    cache_charge, cache_charge_dirty: frames, as numbers.  Those in flight are held to
+ *                the end of the request.
+ *   admin lock   create, resize, rename, delete: one at a time.
+ *   tail room    journal_reserve: bytes of items that the op will append.
+ *   range lock   see range-lock.h.  Several at once only by write-back, in ascending order.
+ *   reservation  never waited for while a range lock is held: that is given up, what was freed is
+ *                committed, and all is tried again.
+ *   gate         a rwlock, held across no wait: publishers {append items, change the map, settle or
+ *                drop frames} shared; those who collect {the tail's end, frames for a record,
+ *                frozen trees} exclusive.
+ *   commit       an op that waits for a commit holds none of the above but its admission, and an
+ *                administrative one the admin lock and what it has left of tail room: nobody whom
+ *                a commit waits for wants them.
  *
- * Mutexes (leaves, held across no wait and no call upward): context mailbox (lock-free), range_lock, cache's, extent_map,
- * space, journal, store->disks_mutex, commit->mutex, keeper->mutex.  The gate is taken before any of them.
+ * Mutexes, held across no wait and no call upward: range_lock's, extent_map's, space's, journal's,
+ * the cache's (cache-internal.h has their order), disks_mutex, commit's, keeper's.  The gate is
+ * taken before any of them.  Two may be held while another is taken: disks_mutex (a map's, or the
+ * cache's), and a map's (space's, the pool of nodes').  A context's mailbox is lock-free.
  */
 #ifndef LACUNA_STORE_INTERNAL_H
 #define LACUNA_STORE_INTERNAL_H
@@ -38,8 +45,8 @@
 #define WINDOW_BLOCKS 256
 /* Reads in flight for one window. */
 #define WINDOW_IOS 32
-/* FLUSH with at most this many dirty blocks puts them into the record; more are written to their places first.
- * 256 KiB: one sequential write of that size costs hardly more than one of 4 KiB. */
+/* FLUSH with at most this many dirty blocks puts them into the record; more are written to their
+ * places first.  256 KiB: one sequential write of that size costs hardly more than one of 4 KiB. */
 #define COMMIT_SMALL_BLOCKS 64
 /* Blocks in one record, of all that joined it. */
 #define COMMIT_BLOCKS_MAX 256
@@ -49,7 +56,8 @@
 #define STORE_UNLIMITED_BLOCKS (UINT64_C (1) << 36)
 /* A file grows by multiples of this (64 MiB); it is sparse. */
 #define STORE_GROW_BLOCKS (64 * MIB / BLOCK_SIZE)
-/* Extents that one step of TRIM, WRITE_ZEROES, shrink or delete touches before others get their turn. */
+/* Extents that one step of TRIM, WRITE_ZEROES, shrink or delete touches before others get their
+ * turn. */
 #define ZERO_STEP_EXTENTS 1024
 
 /* --- disk.c --- */
@@ -67,7 +75,8 @@ struct disk {
   struct range_lock range_lock;
 
   /* atomic */
-  _Atomic uint64_t size;            /* bytes; changed within the gate, range beyond held exclusive */
+  _Atomic uint64_t size;            /* bytes; changed within the gate, range beyond held
+                                       exclusive */
   _Atomic uint64_t last_position;   /* journal position after its newest item */
   _Atomic unsigned references;      /* disk_open, and the keeper's work on it */
   _Atomic bool has_write_error;     /* a write-back failed and has not succeeded since */
@@ -89,11 +98,12 @@ struct disk {
   bool frozen_is_dying;
 };
 
-struct disk *disk_create (struct store *store, uint64_t id, const uint8_t uuid[16], const char *name,
-                          uint64_t size, uint64_t created);
+struct disk *disk_create (struct store *store, uint64_t id, const uint8_t uuid[16],
+                          const char *name, uint64_t size, uint64_t created);
 void disk_destroy (struct disk *disk);
 struct disk *disk_find (struct store *store, const char *name);      /* disks_mutex held */
-struct disk *disk_find_id (struct store *store, uint64_t id);        /* disks_mutex held, or opening */
+struct disk *disk_find_id (struct store *store, uint64_t id);        /* disks_mutex held, or
+                                                                        opening */
 /* The disk whose items these are has changed up to POSITION. */
 void disk_note_position (struct disk *disk, uint64_t position);
 uint64_t disk_blocks (const struct disk *disk);
@@ -150,13 +160,15 @@ struct fill {
 
 struct fill *fill_acquire (struct store *store);                   /* NULL: no memory */
 void fill_release (struct store *store, struct fill *fill);
-/* Finds out about the FRAME_UNKNOWN among frames[0..count) of blocks FIRST on; range held shared.  Frames found or
- * being read are referenced; holes become NULL.  Starts the reads, for which OP waits (op_expect).  Returns how many
- * of COUNT blocks it took on, > 0: fewer if they are very scattered.  BUSY ones are FILLING by others.  With
- * IS_OPTIONAL frames that cannot be had are left FRAME_UNKNOWN. */
+/* Finds out about the FRAME_UNKNOWN among frames[0..count) of blocks FIRST on; range held shared.
+ * Frames found or being read are referenced; holes become NULL.  Starts the reads, for which OP
+ * waits (op_expect).  Returns how many of COUNT blocks it took on, > 0: fewer if they are very
+ * scattered.  BUSY ones are FILLING by others.  With IS_OPTIONAL frames that cannot be had are left
+ * FRAME_UNKNOWN. */
 unsigned fill_start (struct fill *fill, struct op *op, struct disk *disk, uint64_t first,
                      struct frame **frames, unsigned count, bool is_optional);
-/* All reads have ended: publishes the frames.  0, or -EIO: those that failed are FRAME_UNKNOWN again. */
+/* All reads have ended: publishes the frames.  0, or -EIO: those that failed are FRAME_UNKNOWN
+ * again. */
 int fill_finish (struct fill *fill, struct store *store, struct list *wake);
 
 /* --- commit.c --- */
@@ -195,7 +207,8 @@ struct commit {
 
 int commit_init (struct store *store);
 void commit_destroy (struct store *store);
-/* Joins the next record.  OP has op_expect'ed; its waiter is woken when it is durable or failed (request->error). */
+/* Joins the next record.  OP has op_expect'ed; its waiter is woken when it is durable or failed
+ * (request->error). */
 void commit_join (struct store *store, struct commit_request *request, struct op *op);
 /* A checkpoint freed the other half, or the store failed. */
 void commit_half_freed (struct store *store);
@@ -254,7 +267,8 @@ struct writeback {
 
 enum checkpoint_kind {
   CHECKPOINT_RUNNING,               /* while the store is in use */
-  CHECKPOINT_OPENING,               /* after a recovery: starts a new journal; nothing was committed yet */
+  CHECKPOINT_OPENING,               /* after a recovery: starts a new journal; nothing was committed
+                                       yet */
   CHECKPOINT_FINAL,                 /* of a clean shutdown: everything to its place, marked clean */
 };
 
@@ -343,13 +357,14 @@ void keeper_tick (struct store *store);
 /* All of DISK up to VERSION to its place; OP has op_expect'ed. */
 void keeper_write_back (struct store *store, struct writeback_request *request, struct op *op);
 void keeper_want_checkpoint (struct store *store);
-/* Runs a checkpoint on the keeper's context from this thread, blocking; the keeper's thread is not running. */
+/* Runs a checkpoint on the keeper's context from this thread, blocking; the keeper's thread is not
+ * running. */
 int keeper_checkpoint_now (struct store *store, enum checkpoint_kind kind);
 
-/* One batch: begin, then step (on the keeper's op) until OP_DONE; writeback.frame_count tells how many there were (0: nothing to
- * do), writeback.error whether some could not be written. */
-void writeback_begin (struct store *store, enum collect_kind kind, struct disk *only, uint64_t version, uint32_t epoch,
-                      bool is_checkpoint);
+/* One batch: begin, then step (on the keeper's op) until OP_DONE; writeback.frame_count tells how
+ * many there were (0: nothing to do), writeback.error whether some could not be written. */
+void writeback_begin (struct store *store, enum collect_kind kind, struct disk *only,
+                      uint64_t version, uint32_t epoch, bool is_checkpoint);
 enum op_next writeback_step (struct store *store, struct op *op);
 int writeback_init (struct store *store);
 void writeback_destroy (struct store *store);
@@ -363,8 +378,8 @@ void checkpoint_destroy (struct store *store);
 
 /* --- recovery.c, replay.c --- */
 
-/* Everything from an open device to a store that can be used, but the keeper's thread.  0, or negative errno with *ERROR
- * (malloc'd).  Blocks. */
+/* Everything from an open device to a store that can be used, but the keeper's thread.  0, or
+ * negative errno with *ERROR (malloc'd).  Blocks. */
 int recovery_open (struct store *store, const struct store_options *options, char **error);
 
 /* A block of data found in the journal that nothing newer has made void. */
@@ -393,7 +408,8 @@ struct replay {
   char **error;
 };
 
-/* Applies the journal to the maps in memory.  0 or negative errno with *ERROR.  replay_end frees what it holds. */
+/* Applies the journal to the maps in memory.  0 or negative errno with *ERROR.  replay_end frees
+ * what it holds. */
 int replay_journal (struct replay *replay);
 /* Applies the arena's items beyond what the journal had. */
 int replay_tail (struct replay *replay, struct arena *arena);
@@ -402,15 +418,17 @@ void replay_end (struct replay *replay);
 /* One io, waited for. */
 int device_do (struct queue *queue, enum io_kind kind, uint64_t place, void *data, uint64_t length);
 /* Says what was wrong (malloc'd) and returns ERROR. */
-int error_set (char **message, int error, const char *format, ...) __attribute__ ((format (printf, 3, 4)));
+int error_set (char **message, int error, const char *format, ...)
+  __attribute__ ((format (printf, 3, 4)));
 
 /* --- store.c --- */
 
 enum counter {
-  COUNTER_READS, COUNTER_WRITES, COUNTER_TRIMS, COUNTER_WRITE_ZEROES, COUNTER_FLUSHES, COUNTER_CACHES,
-  COUNTER_BLOCK_STATUSES, COUNTER_READ_BYTES, COUNTER_WRITE_BYTES, COUNTER_HIT_BLOCKS, COUNTER_MISS_BLOCKS,
-  COUNTER_READAHEAD_BLOCKS, COUNTER_COMMITS, COUNTER_COMMIT_BLOCKS, COUNTER_CHECKPOINTS,
-  COUNTER_WRITEBACK_BLOCKS, COUNTER_WRITEBACK_ERRORS, COUNTER_DISCARDED_BLOCKS, COUNTER_NODES_WRITTEN,
+  COUNTER_READS, COUNTER_WRITES, COUNTER_TRIMS, COUNTER_WRITE_ZEROES, COUNTER_FLUSHES,
+  COUNTER_CACHES, COUNTER_BLOCK_STATUSES, COUNTER_READ_BYTES, COUNTER_WRITE_BYTES,
+  COUNTER_HIT_BLOCKS, COUNTER_MISS_BLOCKS, COUNTER_READAHEAD_BLOCKS, COUNTER_COMMITS,
+  COUNTER_COMMIT_BLOCKS, COUNTER_CHECKPOINTS, COUNTER_WRITEBACK_BLOCKS,
+  COUNTER_WRITEBACK_ERRORS, COUNTER_DISCARDED_BLOCKS, COUNTER_NODES_WRITTEN,
   COUNTER_COUNT
 };
 
@@ -479,12 +497,13 @@ op_count (struct op *op, enum counter counter, uint64_t count)
 void store_fail (struct store *store, const char *what, int error);
 bool store_is_failed (struct store *store);
 /* Where the arena of a store lies if OPTIONS do not say: PATH has room for ARENA_PATH_MAX. */
-void store_default_arena_path (struct store *store, const struct store_options *options, char *path);
+void store_default_arena_path (struct store *store, const struct store_options *options,
+                               char *path);
 /* Makes sure the file is at least END blocks long. */
 int store_grow (struct store *store, uint64_t end);
 /* The identity that nodes of this kind and owner have in superblock SEQUENCE. */
-struct format_node_identity store_identity (struct store *store, uint32_t leaf_kind, uint32_t inner_kind,
-                                            uint64_t owner, uint64_t sequence);
+struct format_node_identity store_identity (struct store *store, uint32_t leaf_kind,
+                                            uint32_t inner_kind, uint64_t owner, uint64_t sequence);
 
 /* --- op-*.c: the step functions, started by request_start --- */
 enum op_next op_read_step (struct op *op);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* store.h - the engine, as server, plugin, command line and tests see it.  The only header of common/store that others
- * include (with context.h and op.h, which it brings).
+/* store.h - the engine, as server, plugin, command line and tests see it.  The only header of
+ * common/store that others include (with context.h and op.h, which it brings).
  *
- * Open a store, make a context per thread, then start requests on contexts.  Everything that takes time is an op: it
- * is started on a context, never blocks the thread, and ends by a callback on that same context, never
- * inside the call that started it.  The few calls that do block say so.
+ * Open a store, make a context per thread, then start requests on contexts.  Everything that takes
+ * time is an op: it is started on a context, never blocks the thread, and ends by a callback on
+ * that same context, never inside the call that started it.  The few calls that do block say so.
  *
- * Sizes and offsets are bytes here; disks are multiples of BLOCK_SIZE; requests may be any byte range.
+ * Sizes and offsets are bytes here; disks are multiples of BLOCK_SIZE; requests may be any byte
+ * range.
  */
 #ifndef LACUNA_STORE_H
 #define LACUNA_STORE_H
@@ -37,15 +38,18 @@ struct frame;
 #define STORE_CAPACITY_MIN (64 * MIB)
 #define STORE_REQUEST_MAX (32 * MIB)       /* longest READ and WRITE */
 
-/* Makes a new store.  PATH: a file that does not exist yet (or is empty), or a block device (used whole, CAPACITY must be 0; one that already holds a store is refused unless FORCE).
- * CAPACITY in bytes, 0: no limit.  Blocks.  0, or negative errno with *ERROR (malloc'd, without path). */
+/* Makes a new store.  PATH: a file that does not exist yet or is empty, or a block device that
+ * holds no store (used whole, CAPACITY must be 0).  With FORCE a file or a store that is there is
+ * overwritten.  CAPACITY in bytes, 0: no limit.  Blocks.  0, or negative errno with *ERROR
+ * (malloc'd, without path). */
 int store_init (const char *path, uint64_t capacity, bool force, char **error);
 
 /* Geometry of a store made by tests on a device of their own; blocks. */
 struct store_geometry {
   uint64_t group_blocks, meta_blocks, journal_half_blocks, capacity;
 };
-int store_init_device (struct device *device, const struct store_geometry *geometry, const uint8_t uuid[16], char **error);
+int store_init_device (struct device *device, const struct store_geometry *geometry,
+                       const uint8_t uuid[16], char **error);
 
 struct store_options {
   const char *path;             /* unless DEVICE is set */
@@ -53,20 +57,26 @@ struct store_options {
   const char *arena_path;       /* NULL: /dev/shm/lacuna-UUID.arena; "off": private memory */
   uint64_t cache_bytes;         /* 0: STORE_CACHE_DEFAULT */
   uint64_t tail_bytes;          /* 0: 2 MiB; power of 2 (tests) */
-  bool is_read_only;            /* nothing is written; refused (-EUCLEAN) if the store must be recovered first */
-  bool has_own_keeper;          /* tests: the caller runs store_keeper_context itself; else a thread does */
-  unsigned lock_wait_ms;        /* for another opener to end; a killed process' I/O may take a moment */
+  bool is_read_only;            /* nothing is written; refused (-EUCLEAN) if the store must be
+                                   recovered first */
+  bool has_own_keeper;          /* tests: the caller runs store_keeper_context itself; else a thread
+                                   does */
+  unsigned lock_wait_ms;        /* for another opener to end; a killed process' I/O may take a
+                                   moment */
 };
 
-/* Opens and recovers.  Blocks.  0, or negative errno with *ERROR (malloc'd: what was wrong and what to do, without the path):
+/* Opens and recovers.  Blocks.  0, or negative errno with *ERROR (malloc'd: what was wrong and what
+ * to do, without the path):
  *   -EBUSY  another process has it open       -ENOENT, -EACCES, -EROFS ...  as open(2)
- *   -EMEDIUMTYPE  not a store                 -EUCLEAN  damaged, or must be recovered and is_read_only
+ *   -EMEDIUMTYPE  not a store
+ *   -EUCLEAN  damaged, or must be recovered and is_read_only
  *   -EPROTONOSUPPORT  a newer format or an unknown feature (named)
  *   -ENOSPC, -ENOMEM  the arena could not be allocated */
 int store_open (const struct store_options *options, struct store **store, char **error);
 
-/* Makes all durable, writes a checkpoint, marks the store clean, removes the arena.  No request may be running and no context but the keeper's be left; blocks.  Returns negative errno if
- * something acknowledged could not be made durable (the arena is then kept). */
+/* Makes all durable, writes a checkpoint, marks the store clean, removes the arena.  No request may
+ * be running and no context but the keeper's be left; blocks.  Returns negative errno if something
+ * acknowledged could not be made durable (the arena is then kept). */
 int store_close (struct store *store, char **error);
 
 /* Lets go of everything without writing anything: what kill -9 does (the arena stays).  Tests. */
@@ -98,7 +108,8 @@ void store_get_info (struct store *store, struct store_info *info);
 const char *store_path (struct store *store);
 const char *store_arena_path (struct store *store);   /* NULL: off */
 
-/* Live counters, since the store was opened; see lacuna-stat in lacuna(1).  NAME is in lower_case with the unit last. */
+/* Live counters, since the store was opened; see lacuna-stat in lacuna(1).  NAME is in lower_case
+ * with the unit last. */
 struct store_counter { const char *name; uint64_t value; };
 size_t store_get_counters (struct store *store, struct store_counter *counters, size_t max);
 
@@ -116,7 +127,8 @@ struct disk_info {
   unsigned open_count;          /* connections */
 };
 
-/* The disk of this name, referenced (open); NULL: there is none.  "" is not resolved here.  Any thread. */
+/* The disk of this name, referenced (open); NULL: there is none.  "" is not resolved here.  Any
+ * thread. */
 struct disk *disk_open (struct store *store, const char *name);
 void disk_close (struct disk *disk);
 uint64_t disk_size (const struct disk *disk);             /* now; any thread */
@@ -128,7 +140,8 @@ size_t store_list_disks (struct store *store, struct disk_info *infos, size_t ma
 /* --- requests --- */
 
 enum request_kind {
-  REQUEST_READ, REQUEST_WRITE, REQUEST_TRIM, REQUEST_WRITE_ZEROES, REQUEST_FLUSH, REQUEST_CACHE, REQUEST_BLOCK_STATUS,
+  REQUEST_READ, REQUEST_WRITE, REQUEST_TRIM, REQUEST_WRITE_ZEROES, REQUEST_FLUSH, REQUEST_CACHE,
+  REQUEST_BLOCK_STATUS,
 };
 enum request_flags {
   REQUEST_FUA = 1,              /* any kind; durable before it is done */
@@ -145,7 +158,8 @@ struct status_extent {
 
 #define REQUEST_FRAMES_INLINE 34   /* up to 132 KiB without allocation */
 
-/* Sequential readers are noticed here: one per connection (or other stream of requests), zeroed by its owner. */
+/* Sequential readers are noticed here: one per connection (or other stream of requests), zeroed by
+ * its owner. */
 struct read_stream {
   uint64_t next_offset;         /* where the last READ ended */
   uint64_t ahead_end;           /* read ahead up to here */
@@ -162,15 +176,17 @@ struct request {
   void (*admitted) (struct request *request);
   void *owner;                  /* the caller's */
 
-  /* BLOCK_STATUS: where the answer goes (the caller's memory), and how many were filled, >= 1 if no error.  They start at
-   * OFFSET, are contiguous, do not pass the request's end, and may cover less of it. */
+  /* BLOCK_STATUS: where the answer goes (the caller's memory), and how many were filled, >= 1 if no
+   * error.  They start at OFFSET, are contiguous, do not pass the request's end, and may cover less
+   * of it. */
   struct status_extent *extents;
   uint32_t extent_max, extent_count;
 
   struct read_stream *stream;   /* READ: may be NULL */
 
   /* The engine's own. */
-  struct frame **frames;        /* one per block; NULL: a hole (READ).  READ: what to send; WRITE: the payload */
+  struct frame **frames;        /* one per block; NULL: a hole (READ).  READ: what to send; WRITE:
+                                   the payload */
   struct frame *frames_inline[REQUEST_FRAMES_INLINE];
   uint32_t frame_count;
   struct cache_ticket ticket;   /* its place in the queue for admission */
@@ -185,30 +201,38 @@ struct request {
   bool is_admitted, is_started;
 };
 
-/* What is wrong with a request before any work: 0, or negative errno as NBD has them (proto.md, "Error values"):
- * -EINVAL READ, TRIM, CACHE, BLOCK_STATUS beyond the end; -ENOSPC WRITE, WRITE_ZEROES beyond the end; -EPERM change on a
- * read-only store; -EINVAL longer than STORE_REQUEST_MAX (READ, WRITE); length 0 of BLOCK_STATUS.  *WHY: a sentence for the client. */
-int request_validate (struct disk *disk, enum request_kind kind, unsigned flags, uint64_t offset, uint64_t length, const char **why);
+/* What is wrong with a request before any work: 0, or negative errno as NBD has them (proto.md,
+ * "Error values"): -EINVAL READ, TRIM, CACHE, BLOCK_STATUS beyond the end; -ENOSPC WRITE,
+ * WRITE_ZEROES beyond the end; -EPERM change on a read-only store; -EINVAL longer than
+ * STORE_REQUEST_MAX (READ, WRITE); length 0 of BLOCK_STATUS.  *WHY: a sentence for the client. */
+int request_validate (struct disk *disk, enum request_kind kind, unsigned flags, uint64_t offset,
+                      uint64_t length, const char **why);
 
-/* Prepares a request that request_validate accepts.  DONE is called on CONTEXT when it ends, never inside
- * request_start.  Afterwards the result stays until request_release. */
-void request_init (struct request *request, struct context *context, struct disk *disk, enum request_kind kind,
-                   unsigned flags, uint64_t offset, uint64_t length, void (*done) (struct request *));
+/* Prepares a request that request_validate accepts.  DONE is called on CONTEXT when it ends, never
+ * inside request_start.  Afterwards the result stays until request_release. */
+void request_init (struct request *request, struct context *context, struct disk *disk,
+                   enum request_kind kind, unsigned flags, uint64_t offset, uint64_t length,
+                   void (*done) (struct request *));
 
-/* WRITE, before request_start: gets memory for the payload.  True: it is there (or op.error is -ENOMEM: then
- * request_segments gives nothing, and the payload is to be skipped).  False: all memory for payloads is in use; ADMITTED
- * (set it before) will be called on the request's context when it is there.  Until then
- * the caller reads nothing more from this client: that is the back-pressure. */
+/* WRITE, before request_start: gets memory for the payload.  True: it is there (or op.error is
+ * -ENOMEM: then request_segments gives nothing, and the payload is to be skipped).  False: all
+ * memory for payloads is in use; ADMITTED (set it before) will be called on the request's context
+ * when it is there.  Until then the caller reads nothing more from this client: that is the
+ * back-pressure. */
 bool request_admit (struct request *request);
 /* Where payload bytes from FROM on go (WRITE, admitted), or come from (READ, done): fills up to MAX
- * segments, at most up to the request's end, and returns how many; *BYTES what they hold together. */
-unsigned request_segments (struct request *request, uint64_t from, struct iovec *segments, unsigned max, uint64_t *bytes);
-/* READ, done: whether [from, from + *LENGTH) is a hole as far as known: true, and *LENGTH how long; else false, and *LENGTH how long the data. */
+ * segments, at most up to the request's end, and returns how many; *BYTES what they hold
+ * together. */
+unsigned request_segments (struct request *request, uint64_t from, struct iovec *segments,
+                           unsigned max, uint64_t *bytes);
+/* READ, done: whether [from, from + *LENGTH) is a hole as far as known: true, and *LENGTH how long;
+ * else false, and *LENGTH how long the data. */
 bool request_is_hole (struct request *request, uint64_t from, uint64_t *length);
 
 void request_start (struct request *request);
-/* Gives back frames and budget: after DONE, or instead of request_start (a client that died within its
- * payload).  Not while it waits for admission: let ADMITTED come first (it does, others end). */
+/* Gives back frames and budget: after DONE, or instead of request_start (a client that died within
+ * its payload).  Not while it waits for admission: let ADMITTED come first (it does, others
+ * end). */
 void request_release (struct request *request);
 
 /* --- changes to disks --- */
@@ -225,7 +249,8 @@ struct admin {
   bool may_shrink;                  /* RESIZE */
   void (*done) (struct admin *admin);
   void *owner;
-  char message[512];                /* if error: what was wrong and what to do; without store and disk names */
+  char message[512];                /* if error: what was wrong and what to do; without store and
+                                       disk names */
   /* the engine's own */
   struct disk *disk;
   struct range_request *range;
@@ -237,10 +262,11 @@ struct admin {
   uint64_t size_before;
 };
 
-/* Atomic, and durable when done.  -EEXIST, -ENOENT, -EINVAL (name, size), -EBUSY (delete while open), -EPERM (shrink without may_shrink; read-only store), -EIO.
- * ADMIN_SYNC: all that was acknowledged is durable. */
-void admin_init (struct admin *admin, struct context *context, struct store *store, enum admin_kind kind,
-                 const char *name, void (*done) (struct admin *));
+/* Atomic, and durable when done.  -EEXIST, -ENOENT, -EINVAL (name, size), -EBUSY (delete while
+ * open), -EPERM (shrink without may_shrink; read-only store), -EIO.  ADMIN_SYNC: all that was
+ * acknowledged is durable. */
+void admin_init (struct admin *admin, struct context *context, struct store *store,
+                 enum admin_kind kind, const char *name, void (*done) (struct admin *));
 void admin_start (struct admin *admin);
 
 #endif
