@@ -226,7 +226,7 @@ find_choices (struct world *world, struct choice *choices, struct op *last, uint
     if (op != last && (!last_is_ready || preemptions > 0))
       choices[count++].op = op;
   }
-  for (unsigned i = 0; i < in_flight; i++) {
+  for (unsigned i = 0; i < in_flight && (!last_is_ready || preemptions > 0); i++) {
     choices[count].op = NULL;
     choices[count++].io = i;
   }
@@ -279,9 +279,9 @@ run_choices (struct world *world, struct exploration *result)
     chosen = count > 1 ? choose (count) : 0;
     is_new = path.length >= path.replayed;
     result->steps++;
+    if (costs && choices[chosen].op != last && preemptions != PREEMPTIONS_ALL)
+      preemptions--;
     if (choices[chosen].op != NULL) {
-      if (costs && choices[chosen].op != last && preemptions != PREEMPTIONS_ALL)
-        preemptions--;
       last = choices[chosen].op;
       world_step (world, last);
     } else

@@ -4,7 +4,7 @@
  * A scenario is run again and again from one initial state.  Wherever more than one thing can happen next, each is tried:
  * depth first, by replaying the choices of the run before up to the last one that has an alternative.  No state is
  * stored, none is skipped: all interleavings are run, or, with `preemptions`, all those in which an op that could go on
- * is interrupted at most so many times (Musuvathi and Qadeer, "Iterative context bounding", PLDI 2007).
+ * is interrupted (by another, or by a completion) at most so many times (Musuvathi and Qadeer, "Iterative context bounding", PLDI 2007).
  *
  * Each READ is judged by the simulator's oracle when it ends.  After each run: the engine's structures, the content of
  * all disks through the store, and again after a FLUSH and a power cut.  On the way: no I/O to blocks that change
@@ -29,6 +29,7 @@ struct scenario {
   void (*then) (struct world *world);
   uint32_t preemptions;
   bool cuts_power;
+  bool is_long;                 /* minutes: run when named, or with LACUNA_LONG set */
 };
 
 struct exploration {

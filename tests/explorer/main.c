@@ -26,12 +26,12 @@ quiet_sink (enum log_level level, const char *message)
 }
 
 static bool
-is_wanted (const char *name, char **names)
+is_wanted (const struct scenario *scenario, char **names)
 {
   if (*names == NULL)
-    return true;
+    return !scenario->is_long || getenv ("LACUNA_LONG") != NULL;
   for (; *names != NULL; names++)
-    if (strcmp (name, *names) == 0)
+    if (strcmp (scenario->name, *names) == 0)
       return true;
   return false;
 }
@@ -84,7 +84,7 @@ main (int argc, char **argv)
   setvbuf (stdout, NULL, _IOLBF, 0);
   log_set_sink (quiet_sink);
   for (unsigned i = 0; i < scenario_count; i++)
-    if (is_wanted (scenarios[i].name, argv + optind))
+    if (is_wanted (&scenarios[i], argv + optind))
       is_ok &= run (&scenarios[i], max, is_traced);
   return is_ok ? 0 : 1;
 }
