@@ -158,7 +158,8 @@ draw_range (struct world *world, const struct swarm *swarm, enum request_kind ki
     uint64_t unit = random_chance (random, 50) ? SECTOR_SIZE : 1;
 
     *offset += random_below (random, BLOCK_SIZE / unit) * unit;
-    *length = MIN (random_between (random, 1, *length / unit) * unit, size - *offset);
+    *length = random_between (random, 1, *length / unit) * unit;
+    *length = MIN (*length, size - *offset);
   }
 }
 

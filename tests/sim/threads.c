@@ -175,7 +175,8 @@ draw_request (struct worker *worker, unsigned *disk, enum request_kind *kind, un
   if (*kind == REQUEST_WRITE_ZEROES && random_chance (random, 50))
     *flags |= REQUEST_NO_HOLE;
   *block = random_below (random, random_chance (random, 50) ? 16 : DISK_BLOCKS);
-  *count = MIN (random_between (random, 1, random_chance (random, 10) ? 64 : 8), DISK_BLOCKS - *block);
+  *count = random_between (random, 1, random_chance (random, 10) ? 64 : 8);
+  *count = MIN (*count, DISK_BLOCKS - *block);
 }
 
 static void
