@@ -251,7 +251,7 @@ struct writeback {
   struct frame **frames;
   uint32_t frame_count;
   struct writeback_run *runs;
-  uint32_t run_count, run_at;
+  uint32_t run_count;
   struct writeback_piece *pieces;
   uint32_t piece_count;
   struct writeback_io *ios;

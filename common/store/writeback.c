@@ -2,7 +2,7 @@
 /* writeback.c - dirty blocks go to their places.  The keeper's; one batch at a time.  Stands for:
  *
  *   collect dirty frames, in order of disk and block; reserve tail room
- *   lock each run shared, in that order
+ *   lock each run shared: wait for the first, leave the others that cannot be had at once
  *   for each part that is still current: where is it mapped? else allocate
  *   write; flush the device
  *   for each part, in the gate: log MAP and RETIRE, change the map, settle the frames
@@ -26,6 +26,7 @@
 enum writeback_stage {
   WRITEBACK_COLLECT,
   WRITEBACK_LOCK,
+  WRITEBACK_LOCK_MORE,
   WRITEBACK_PLACE,
   WRITEBACK_WRITTEN,
   WRITEBACK_PUBLISH,
@@ -118,7 +119,7 @@ writeback_make_runs (struct store *store)
   struct writeback *writeback = &store->keeper.writeback;
   struct writeback_run *run = NULL;
 
-  writeback->run_count = writeback->run_at = 0;
+  writeback->run_count = 0;
   pthread_mutex_lock (&store->disks_mutex);
   for (uint32_t i = 0; i < writeback->frame_count; i++) {
     const struct frame *frame = writeback->frames[i];
@@ -169,20 +170,37 @@ writeback_collect (struct store *store)
   return OP_MORE;
 }
 
+/* Waits for the first run only, with nothing held.  An exclusive request that came between two of the runs would
+ * wait for the one that is held, and be waited for by the other: runs that are not to be had at once are left
+ * to the next batch, which has them first some time. */
 static enum op_next
 writeback_lock (struct store *store, struct op *op)
 {
   struct writeback *writeback = &store->keeper.writeback;
+  struct writeback_run *run = &writeback->runs[0];
 
-  while (writeback->run_at < writeback->run_count) {
-    struct writeback_run *run = &writeback->runs[writeback->run_at++];
+  writeback->stage = WRITEBACK_LOCK_MORE;
+  op_expect (op);
+  if (!range_lock_acquire (&run->disk->range_lock, &run->range, run->range.first, run->range.last,
+                           RANGE_SHARED, &op->waiter))
+    return OP_WAIT;
+  op_wake (op);
+  return OP_MORE;
+}
 
-    op_expect (op);
-    if (!range_lock_acquire (&run->disk->range_lock, &run->range, run->range.first,
-                             run->range.last, RANGE_SHARED, &op->waiter))
-      return OP_WAIT;
-    op_wake (op);
+static enum op_next
+writeback_lock_more (struct writeback *writeback)
+{
+  uint32_t count = 1;
+
+  for (uint32_t r = 1; r < writeback->run_count; r++) {
+    struct writeback_run *run = &writeback->runs[count];
+
+    *run = writeback->runs[r];
+    count += range_lock_try (&run->disk->range_lock, &run->range, run->range.first,
+                             run->range.last, RANGE_SHARED);
   }
+  writeback->run_count = count;
   writeback->stage = WRITEBACK_PLACE;
   return OP_MORE;
 }
@@ -519,6 +537,8 @@ writeback_step (struct store *store, struct op *op)
     return writeback_collect (store);
   case WRITEBACK_LOCK:
     return writeback_lock (store, op);
+  case WRITEBACK_LOCK_MORE:
+    return writeback_lock_more (&store->keeper.writeback);
   case WRITEBACK_PLACE:
     return writeback_place (store, op);
   case WRITEBACK_WRITTEN:
