@@ -297,6 +297,28 @@ writeback_allocate (struct store *store, struct disk *disk, uint64_t block, uint
   }
 }
 
+/* Frames [first, first + count) of blocks that are not mapped.  A dirty block without a mapping owns a promise, always;
+ * a frame that has none any more was replaced by a write since it was seen to be current (writes hold their range
+ * shared, as we do), and the frame that replaced it has it. */
+static void
+writeback_place_hole (struct store *store, struct disk *disk, uint64_t block, uint32_t first,
+                      uint32_t count)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  uint32_t taken = 0;
+
+  for (uint32_t i = 0; i <= count; i++) {
+    if (i < count && cache_take_token (store->cache, writeback->frames[first + i])) {
+      taken++;
+      continue;
+    }
+    CHECK (i == count || !cache_is_current (writeback->frames[first + i]));
+    if (taken > 0)
+      writeback_allocate (store, disk, block + i - taken, first + i - taken, taken, false);
+    taken = 0;
+  }
+}
+
 /* Frames [first, first + count), blocks from BLOCK on, under one extent or hole. */
 static void
 writeback_place_extent (struct store *store, struct disk *disk, const struct extent *extent,
@@ -305,15 +327,8 @@ writeback_place_extent (struct store *store, struct disk *disk, const struct ext
   struct writeback *writeback = &store->keeper.writeback;
   uint32_t count = extent->length;
 
-  if (extent->state == EXTENT_HOLE) {
-    for (uint32_t i = 0; i < count; i++) {
-      bool has_token = cache_take_token (store->cache, writeback->frames[first + i]);
-
-      /* A dirty block without a mapping owns a promise, always. */
-      CHECK (has_token);
-    }
-    writeback_allocate (store, disk, extent->block, first, count, false);
-  }
+  if (extent->state == EXTENT_HOLE)
+    writeback_place_hole (store, disk, extent->block, first, count);
   else if (atomic_load (&disk->has_write_error) && space_reserve (store->space, count))
     /* The place may be what failed: elsewhere, then. */
     writeback_allocate (store, disk, extent->block, first, count, true);
