@@ -324,7 +324,6 @@ static void
 writeback_place_extent (struct store *store, struct disk *disk, const struct extent *extent,
                         uint32_t first)
 {
-  struct writeback *writeback = &store->keeper.writeback;
   uint32_t count = extent->length;
 
   if (extent->state == EXTENT_HOLE)
