@@ -3,14 +3,15 @@
  *
  * Order of waits (an op never waits for something to the left of what it holds):
  *
- *   admission (in flight, dirty) -> admin lock -> tail room -> range lock (by disk id, then block)
- *     -> reservation -> frame being filled -> device -> gate -> commit
+ *   admission (in flight, dirty) -> admin lock -> tail room -> range lock -> reservation
+ *     -> frame being filled -> device -> gate -> commit
  *
  *   admission    cache_charge, cache_charge_dirty: frames, as numbers.  Those in flight are held to
  *                the end of the request.
  *   admin lock   create, resize, rename, delete: one at a time.
  *   tail room    journal_reserve: bytes of items that the op will append.
- *   range lock   see range-lock.h.  Several at once only by write-back, in ascending order.
+ *   range lock   see range-lock.h.  Never waited for while another is held: write-back, which alone
+ *                has several at once, waits for its first and tries the others.
  *   reservation  never waited for while a range lock is held: that is given up, what was freed is
  *                committed, and all is tried again.
  *   gate         a rwlock, held across no wait: publishers {append items, change the map, settle or
