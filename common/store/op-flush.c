@@ -30,9 +30,9 @@ flush_start (struct request *request)
     return OP_DONE;
   }
   request->version = cache_version (store->cache);
-  request->at = atomic_load (&disk->last_position);
+  /* The frames first: write-back logs an item, and then cleans the frame. */
   if (atomic_load (&disk->cache.fresh_count) == 0
-      && request->at <= journal_start (&store->journal)
+      && atomic_load (&disk->last_position) <= journal_start (&store->journal)
       && !atomic_load (&disk->has_write_error))
     return OP_DONE;
   request->fill = fill_acquire (store);

@@ -319,9 +319,11 @@ op_cache_step (struct op *op)
 static void
 readahead_done (struct request *request)
 {
-  disk_close (request->disk);
+  struct disk *disk = request->disk;
+
   request_release (request);
   free (request);
+  disk_close (disk);
 }
 
 /* The stream went on where it had ended: the window doubles, and the next one is fetched when the reader has come

@@ -256,26 +256,35 @@ zero_allocate (struct disk *disk, const struct extent *hole, unsigned *extents)
   return done;
 }
 
+/* Retires the journal's copies of what is going to be dropped, and of nothing else: a FLUSH may have relied on the
+ * others.  How many items it took. */
+static unsigned
+zero_retire (struct disk *disk, uint64_t block, uint64_t length)
+{
+  struct store *store = disk->store;
+
+  if (!cache_has_copies (store->cache, &disk->cache, block, block + length - 1))
+    return 0;
+  disk_note_position (disk, journal_append (&store->journal, ITEM_RETIRE, 0, disk->id, block,
+                                            length, 0, NULL, 0));
+  return 1;
+}
+
 /* Makes the step unwritten, hole or not.  Returns how many blocks are done, or negative errno; *BYTES of items. */
 static int64_t
 zero_keep (struct disk *disk, struct fill *fill, uint64_t block, uint64_t length, uint64_t *bytes,
            struct list *wake)
 {
-  struct store *store = disk->store;
   unsigned items = 2 * ZERO_KEEP_EXTENTS;
   uint64_t done = 0;
-  unsigned count;
+  unsigned count
+    = extent_map_scan (&disk->map, block, length, fill->extents, ZERO_KEEP_EXTENTS / 2);
 
-  /* Dirty frames over unwritten or no extents have nothing to be logged but their copies in the journal. */
-  if (cache_has_copies (store->cache, &disk->cache, block, block + length - 1)) {
-    disk_note_position (disk, journal_append (&store->journal, ITEM_RETIRE, 0, disk->id, block,
-                                              length, 0, NULL, 0));
-    items--;
-  }
-  count = extent_map_scan (&disk->map, block, length, fill->extents, ZERO_KEEP_EXTENTS / 2);
   for (unsigned e = 0; e < count && items > 1; e++) {
     struct extent extent = fill->extents[e];
 
+    /* Dirty frames over unwritten or no extents have nothing to be logged but their copies in the journal. */
+    items -= zero_retire (disk, extent.block, extent.length);
     zero_drop (disk, extent.block, extent.length, wake);
     if (extent.state == EXTENT_HOLE) {
       int64_t allocated = zero_allocate (disk, &extent, &items);
