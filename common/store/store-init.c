@@ -84,35 +84,45 @@ store_init_device (struct device *device, const struct store_geometry *geometry,
   return result;
 }
 
-/* Whether the device holds a store, or anything at all in its first blocks. */
-static int
-init_check_empty (struct device *device, const struct device_info *info, bool force, char **error)
-{
-  uint8_t *blocks;
-  struct queue *queue;
-  int result = 0;
-  bool is_store = false;
+/* Where a partition table, a file system or a store shows itself: the first MiB. */
+#define INIT_LOOK_BLOCKS (MIB / BLOCK_SIZE)
 
-  if (info->length == 0)
-    return 0;
-  if (!info->is_block_device && !force)
-    return error_set (error, -EEXIST, "the file exists and is not empty; --force makes a new store"
-                                      " of it, and all that is in it is lost");
-  blocks = aligned_alloc (BLOCK_SIZE, SUPERBLOCK_COPIES * BLOCK_SIZE);
-  queue = queue_create (device);
+/* A block device that holds something is not overwritten by mistake. */
+static int
+init_check_device (struct device *device, const struct device_info *info, char **error)
+{
+  uint64_t count = MIN (INIT_LOOK_BLOCKS, info->length);
+  uint8_t *blocks = aligned_alloc (BLOCK_SIZE, count * BLOCK_SIZE);
+  struct queue *queue = queue_create (device);
+  int result = 0;
+
   if (blocks == NULL || queue == NULL)
     result = error_set (error, -ENOMEM, "there is not enough memory");
   else
-    result = device_do (queue, IO_READ, 0, blocks, MIN (SUPERBLOCK_COPIES, info->length));
-  for (unsigned copy = 0; result == 0 && copy < MIN (SUPERBLOCK_COPIES, info->length); copy++)
-    is_store |= memcmp (blocks + copy * BLOCK_SIZE, SUPERBLOCK_MAGIC, 8) == 0;
-  if (result == 0 && is_store && !force)
+    result = device_do (queue, IO_READ, 0, blocks, count);
+  if (result == 0 && memcmp (blocks, SUPERBLOCK_MAGIC, 8) == 0)
     result = error_set (error, -EEXIST, "it holds a store already; --force makes a new one, and"
                                         " all that is in it is lost");
+  /* All bytes are 0 if the first one is, and each is as the one before it. */
+  else if (result == 0
+           && (blocks[0] != 0 || memcmp (blocks, blocks + 1, count * BLOCK_SIZE - 1) != 0))
+    result = error_set (error, -EEXIST, "the device is not empty; --force makes a store of it, and"
+                                        " all that is on it is lost");
   if (queue != NULL)
     queue_destroy (queue);
   free (blocks);
   return result;
+}
+
+static int
+init_check_empty (struct device *device, const struct device_info *info, bool force, char **error)
+{
+  if (info->length == 0 || force)
+    return 0;
+  if (info->is_block_device)
+    return init_check_device (device, info, error);
+  return error_set (error, -EEXIST, "the file exists and is not empty; --force makes a new store"
+                                    " of it, and all that is in it is lost");
 }
 
 int
