@@ -297,6 +297,7 @@ dirty_enter (struct cache *cache, struct cache_disk *disk, struct frame *fresh,
   if (old != NULL) {
     old->successor = fresh->version;
     fresh->copy_epoch = old->copy_epoch;
+    fresh->copy_version = old->copy_version;
   }
   if (old != NULL && (old_flags & FRAME_IS_LOGGED) == 0) {
     fresh->since = old->since;
@@ -396,6 +397,7 @@ mark_copy (struct frame *frame, uint32_t epoch, unsigned flags)
   if (!frame_has (frame, FRAME_HAS_COPY))
     count_change (&disk->fresh_copies, 1);
   frame->copy_epoch = epoch;
+  frame->copy_version = frame->version;
   frame_change_flags (frame, 0, flags | FRAME_HAS_COPY);
   mutex_unlock (&disk->mutex);
 }
@@ -487,14 +489,6 @@ cache_is_current (struct frame *frame)
 }
 
 bool
-cache_has_copy (struct frame *frame)
-{
-  unsigned flags = atomic_load_explicit (&frame->flags, memory_order_acquire);
-
-  return (flags & (FRAME_IS_ORPHAN | FRAME_HAS_COPY)) == FRAME_HAS_COPY;
-}
-
-bool
 cache_take_token (struct cache *cache, struct frame *frame)
 {
   pthread_mutex_t *lock = bucket_lock_frame (cache, frame);
@@ -512,6 +506,24 @@ find_dirty (struct cache *cache, uint64_t disk, uint64_t block)
   struct frame *frame = index_find (cache, disk, block);
 
   return frame != NULL && frame_state (frame) == FRAME_DIRTY ? frame : NULL;
+}
+
+/* Whether the copy of the block that DIRTY is the frame of tells nothing any more once FRAME's content is durable. */
+static bool
+copy_is_superseded (const struct frame *dirty, const struct frame *frame)
+{
+  return frame_has (dirty, FRAME_HAS_COPY) && dirty->copy_version <= frame->version;
+}
+
+bool
+cache_has_copy (struct cache *cache, struct frame *frame)
+{
+  pthread_mutex_t *lock = bucket_lock_frame (cache, frame);
+  const struct frame *dirty = find_dirty (cache, frame_disk (frame), frame_block (frame));
+  bool has_copy = dirty != NULL && copy_is_superseded (dirty, frame);
+
+  mutex_unlock (lock);
+  return has_copy;
 }
 
 bool
@@ -548,6 +560,27 @@ heir_advance (struct frame *orphan, struct frame *heir)
   mutex_unlock (&disk->mutex);
 }
 
+/* ORPHAN is in its place, and a copy that is not newer was retired.  A newer one stays: replay would put it over what is
+ * in its place, so the heir is still due until that copy is known to be durable.  Under the bucket's lock. */
+static void
+heir_settle (struct frame *orphan, struct frame *heir)
+{
+  struct cache_disk *disk = heir->owner;
+
+  if (copy_is_superseded (heir, orphan)) {
+    mutex_lock (&disk->mutex);
+    frame_change_flags (heir, FRAME_HAS_COPY, 0);
+    count_change (&disk->fresh_copies, -1);
+    mutex_unlock (&disk->mutex);
+  }
+  if (!frame_has (heir, FRAME_HAS_COPY))
+    heir_advance (orphan, heir);
+  if ((frame_flags (heir) & (FRAME_HAS_TOKEN | FRAME_IS_UNMAPPED)) == FRAME_IS_UNMAPPED) {
+    unmapped_change (heir, -1);
+    frame_change_flags (heir, FRAME_IS_UNMAPPED, 0);
+  }
+}
+
 bool
 cache_settle (struct cache *cache, struct frame *frame, bool ok, struct list *wake)
 {
@@ -564,16 +597,8 @@ cache_settle (struct cache *cache, struct frame *frame, bool ok, struct list *wa
   } else if (ok) {
     struct frame *heir = find_dirty (cache, frame_disk (frame), frame_block (frame));
 
-    if (heir != NULL) {
-      /* A copy in the journal that is older than FRAME stays there, for it was not retired: replay would put it over
-       * what is in its place now.  Then the heir is still due, and takes the copy's place. */
-      if (!frame_has (heir, FRAME_HAS_COPY))
-        heir_advance (frame, heir);
-      if ((frame_flags (heir) & (FRAME_HAS_TOKEN | FRAME_IS_UNMAPPED)) == FRAME_IS_UNMAPPED) {
-        unmapped_change (heir, -1);
-        frame_change_flags (heir, FRAME_IS_UNMAPPED, 0);
-      }
-    }
+    if (heir != NULL)
+      heir_settle (frame, heir);
   }
   mutex_unlock (lock);
 

@@ -87,6 +87,7 @@ struct frame {
   bool is_warm;                  /* its block was in the main queue when it was written */
   uint32_t copy_epoch;           /* HAS_COPY: checkpoint epoch of the newest copy; changed under
                                     the bucket's lock and owner->mutex */
+  uint64_t copy_version;         /* HAS_COPY: version of the content of that copy; likewise */
   uint64_t version;              /* dirty: order of publication over the whole store */
   uint64_t since;                /* dirty: version of the oldest content of this block that is
                                     neither in the journal nor in its place, see below */
@@ -246,8 +247,9 @@ bool cache_take_token (struct cache *cache, struct frame *frame);
 /* A failed write-back gives a token back to whatever frame is dirty for this block now; false:
  * none is, caller unreserves. */
 bool cache_give_token (struct cache *cache, struct cache_disk *disk, uint64_t block);
-/* Current, and the journal has a copy: to be retired before it is settled (under the gate both). */
-bool cache_has_copy (struct frame *frame);
+/* The block is dirty, by FRAME or by what replaced it, and the journal has a copy of it that is not newer than FRAME: to be
+ * retired before FRAME is settled (under the gate both). */
+bool cache_has_copy (struct cache *cache, struct frame *frame);
 /* OK: its content is durable in its place, and the map says so.  Clears IN_WRITEBACK; if it is
  * current it becomes CLEAN.  True: it still owned a token, which the caller unreserves (its block
  * was mapped all the time).  Not OK: it stays dirty, in its list.  The caller's reference stays

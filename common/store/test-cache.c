@@ -96,6 +96,7 @@ struct model_block {
   uint64_t stored;             /* stamp in its place; 0: a hole */
   uint64_t dirty;              /* stamp of the dirty frame; 0: none */
   uint64_t version, since;
+  uint64_t copy_version;       /* of the newest copy in the journal */
   uint32_t epoch;
   bool token, unmapped, copy, logged;
   struct frame *filling;       /* referenced */
@@ -353,6 +354,7 @@ model_collect (unsigned d, bool fresh_only)
     after = b->since;
     if (fresh_only) {
       b->copy = true;
+      b->copy_version = b->version;
       b->epoch = model.epoch;
     }
     picks[(*pick_count)++] = (struct pick) { frames[i], d, at, b->version, 0, false };
@@ -378,7 +380,7 @@ model_collect_copies (unsigned d)
   for (uint32_t i = 0; i < count; i++) {
     struct model_block *b = &model.blocks[d][frame_block (frames[i])];
 
-    assert_true (b->copy && b->epoch <= epoch && cache_has_copy (frames[i]));
+    assert_true (b->copy && b->epoch <= epoch && cache_has_copy (model.cache, frames[i]));
     model.writeback[model.writeback_count++]
       = (struct pick) { frames[i], d, frame_block (frames[i]), b->version, 0, false };
   }
@@ -410,7 +412,7 @@ model_settle (void)
 {
   struct pick pick;
   struct model_block *b;
-  bool is_current, ok = random_below (4) != 0;
+  bool is_current, retires, ok = random_below (4) != 0;
 
   if (model.writeback_count == 0)
     return;
@@ -437,13 +439,19 @@ model_settle (void)
     assert_true (cache_give_token (model.cache, &model.disks[pick.disk], pick.block));
     b->token = b->unmapped = true;
   }
+  retires = b->copy && b->copy_version <= pick.version;
+  assert_int_equal (cache_has_copy (model.cache, pick.frame), retires);
   assert_false (cache_settle (model.cache, pick.frame, ok, &model.wake));
   if (ok && (is_current || !b->token))
     b->stored = content_check (pick.frame, model.disks[pick.disk].id, pick.block);
   if (ok && is_current) {
     model_block_clear (b);
   } else if (ok) {
-    model_advance (b, &pick);
+    /* The heir stays due if the journal has a newer copy, which may not be durable yet. */
+    if (retires)
+      b->copy = false;
+    if (!b->copy)
+      model_advance (b, &pick);
     if (!b->token)
       b->unmapped = false;
   }
@@ -483,6 +491,7 @@ model_collect_block (unsigned d, uint64_t block)
                                          &frame), expected);
   if (expected) {
     b->copy = true;
+    b->copy_version = b->version;
     b->epoch = model.epoch;
     model.commit[model.commit_count++] = (struct pick) { frame, d, block, b->version, 0, false };
   }

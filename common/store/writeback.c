@@ -431,14 +431,12 @@ writeback_retire (struct store *store, const struct writeback_piece *piece)
   struct writeback *writeback = &store->keeper.writeback;
 
   for (uint32_t i = 0, next; i < piece->count; i = next) {
-    bool has_copy = cache_has_copy (writeback->frames[piece->first + i]);
-
-    for (next = i + 1; next < piece->count
-                       && cache_has_copy (writeback->frames[piece->first + next]) == has_copy;
-         next++)
+    next = i + 1;
+    if (!cache_has_copy (store->cache, writeback->frames[piece->first + i]))
       continue;
-    if (!has_copy)
-      continue;
+    while (next < piece->count
+           && cache_has_copy (store->cache, writeback->frames[piece->first + next]))
+      next++;
     disk_note_position (piece->disk,
                         journal_append (&store->journal, ITEM_RETIRE, 0, piece->disk->id,
                                         piece->block + i, next - i, 0, NULL, 0));
