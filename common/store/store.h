@@ -39,8 +39,8 @@ struct frame;
 #define STORE_REQUEST_MAX (32 * MIB)       /* longest READ and WRITE */
 
 /* Makes a new store.  PATH: a file that does not exist yet or is empty, or a block device that
- * is empty (zeros in its first MiB; used whole, CAPACITY must be 0).  With FORCE a file or a store that is there is
- * overwritten.  CAPACITY in bytes, 0: no limit.  Blocks.  0, or negative errno with *ERROR
+ * is empty (zeros in its first MiB; used whole, CAPACITY must be 0).  With FORCE whatever is there
+ * is overwritten.  CAPACITY in bytes, 0: no limit.  Blocks.  0, or negative errno with *ERROR
  * (malloc'd, without path). */
 int store_init (const char *path, uint64_t capacity, bool force, char **error);
 
