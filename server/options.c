@@ -28,7 +28,7 @@ static const char usage[] =
   "  -r, --readonly        change nothing\n"
   "  -P, --pidfile FILE    write the process id to FILE when ready\n"
   "  -t, --threads N       threads (default: one per CPU)\n"
-  "      --cache SIZE      memory for the cache (default 256M)\n"
+  "      --cache SIZE      memory for the cache (default 256M, at least 80M)\n"
   "      --arena PATH|off  where that memory lies (default: a file in /dev/shm)\n"
   "      --run CMD         run CMD with $uri and $unixsocket set, exit with its status\n";
 

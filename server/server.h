@@ -99,8 +99,9 @@ enum negotiate_result negotiate_run (struct connection *connection);
 /* --- reply.c: slots, and the replies that leave from them --- */
 
 #define IN_FLIGHT_MAX 128          /* requests of a connection, until their replies are sent */
-/* Bytes of READs, likewise: what a slow reader can hold of the cache. */
-#define READ_BACKLOG_MAX STORE_REQUEST_MAX
+/* Bytes of READs, likewise, or one that is longer: what a slow reader can hold of the cache.  A quarter of what
+ * requests up to 1 MiB share with the smallest cache (cache.h), so that such a reader holds up nobody else. */
+#define READ_BACKLOG_MAX (2 * MIB)
 #define STATUS_EXTENTS_MAX 1024    /* in one answer to BLOCK_STATUS */
 #define OUTPUT_SEGMENTS 256
 
@@ -207,7 +208,7 @@ struct connection {
   struct list free, done, sending; /* of slots */
   unsigned slot_count;             /* made */
   unsigned in_use;                 /* not free */
-  unsigned in_engine;              /* started, not yet done */
+  unsigned in_engine;              /* started, or waiting for admission; not yet done */
   uint64_t read_bytes;
   struct slot *incoming;           /* a WRITE whose payload is being received */
   uint64_t incoming_bytes;         /* of it that are there */

@@ -49,6 +49,15 @@ now (const struct connection *connection)
 
 /* --- into the engine, and back --- */
 
+/* While a request waits for admission it is the engine's, even if nobody wants it any more. */
+static void
+drop_incoming (struct connection *connection)
+{
+  if (connection->incoming)
+    slot_release (connection->incoming);
+  connection->incoming = NULL;
+}
+
 static void
 on_done (struct request *request)
 {
@@ -130,13 +139,29 @@ start (struct slot *slot)
   request_start (&slot->request);
 }
 
+/* Memory for the payload is there, or there is none at all: then the payload is thrown away. */
+static void
+begin_payload (struct slot *slot)
+{
+  if (slot->request.op.error) {
+    slot->failure = nbd_failure_of_error (slot->command, slot->request.op.error);
+    slot->connection->skip = slot->request.length;
+  }
+}
+
 static void
 on_admitted (struct request *request)
 {
-  struct connection *connection = container_of (request, struct slot, request)->connection;
+  struct slot *slot = container_of (request, struct slot, request);
+  struct connection *connection = slot->connection;
 
+  connection->in_engine--;
   connection->waits_for_memory = false;
   connection->progress_at = now (connection);
+  if (connection->state == CONNECTION_TRANSMISSION)
+    begin_payload (slot);
+  else
+    drop_incoming (connection);
   connection_changed (connection);
 }
 
@@ -173,8 +198,12 @@ accept_request (struct slot *slot, uint64_t offset, uint32_t length)
     connection->incoming = slot;
     connection->incoming_bytes = 0;
     connection->waits_for_memory = !request_admit (request);
-    if (connection->waits_for_memory)
+    if (connection->waits_for_memory) {
+      connection->in_engine++;
       connection->paused_at = now (connection);
+    } else {
+      begin_payload (slot);
+    }
     return;
   case NBD_CMD_READ:
     request->stream = &connection->stream;
@@ -464,10 +493,8 @@ transmit_start_sync (struct connection *connection)
 void
 transmit_drop_incoming (struct connection *connection)
 {
-  if (connection->incoming)
-    slot_release (connection->incoming);
-  connection->incoming = NULL;
+  if (!connection->waits_for_memory)
+    drop_incoming (connection);
   connection->skip = 0;
-  connection->waits_for_memory = false;
   connection->input_start = connection->input_end = 0;
 }

@@ -165,13 +165,15 @@ workers_stop (struct server *server)
 
 /* --- threads --- */
 
-/* On the worker's own thread: an io_uring may belong to the thread that made it. */
+/* On the worker's own thread: an io_uring may belong to the thread that made it.  From here on that thread runs the
+ * context, so that what a socket brings needs no mailbox: on_prepare comes before the loop sleeps. */
 static int
 worker_begin (struct worker *worker)
 {
   worker->context = store_context_create (worker->server->store);
   if (!worker->context)
     return -errno;
+  op_enter_context (worker->context);
   ev_io_init (&worker->context_watcher, on_context, context_fd (worker->context), EV_READ);
   ev_io_start (worker->loop, &worker->context_watcher);
   ev_prepare_init (&worker->prepare, on_prepare);
@@ -180,6 +182,15 @@ worker_begin (struct worker *worker)
   ev_timer_init (&worker->tick, on_tick, TICK_SECONDS, TICK_SECONDS);
   worker->prepare.data = worker->tick.data = worker;
   return 0;
+}
+
+/* On the thread that began. */
+static void
+worker_end (struct worker *worker)
+{
+  op_enter_context (NULL);
+  store_context_destroy (worker->server->store, worker->context);
+  worker->context = NULL;
 }
 
 static void
@@ -198,8 +209,7 @@ worker_main (void *argument)
   sem_post (&worker->started);
   if (worker->start_error == 0) {
     worker_run (worker);
-    store_context_destroy (worker->server->store, worker->context);
-    worker->context = NULL;
+    worker_end (worker);
   }
   return NULL;
 }
@@ -280,7 +290,7 @@ workers_free (struct server *server)
       close (worker->accepted[j]);
     /* Worker 0's: the control socket has used it until now. */
     if (worker->context)
-      store_context_destroy (server->store, worker->context);
+      worker_end (worker);
     ev_loop_destroy (worker->loop);
     pthread_mutex_destroy (&worker->mutex);
     sem_destroy (&worker->started);
