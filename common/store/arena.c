@@ -147,13 +147,37 @@ allocate_file (int fd, uint64_t length)
   return error ? -1 : 0;
 }
 
+/* Whether the file at PATH may go: nothing that belongs to somebody else, were it another store's
+ * arena. */
+static bool
+is_replaceable (const char *path, const struct arena_identity *identity)
+{
+  int fd = open (path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  struct arena_header header = { .magic = 0 };
+  struct stat stat;
+  bool result;
+
+  if (fd < 0)
+    return false;
+  /* Without a magic number it was being made. */
+  result = fstat (fd, &stat) == 0 && S_ISREG (stat.st_mode)
+           && pread (fd, &header, sizeof header, 0) >= 0
+           && (header.magic == 0
+               || (header.magic == ARENA_MAGIC
+                   && memcmp (header.store_uuid, identity->store_uuid, sizeof header.store_uuid)
+                        == 0));
+  close (fd);
+  return result;
+}
+
 /* An open file of LENGTH, or -1 with errno. */
 static int
-create_file (const char *path, uint64_t length, bool replace)
+create_file (const char *path, const struct arena_identity *identity, uint64_t length,
+             bool replace)
 {
   int fd, number;
 
-  if (replace && unlink (path) < 0 && errno != ENOENT)
+  if (replace && is_replaceable (path, identity) && unlink (path) < 0 && errno != ENOENT)
     return -1;
   fd = open (path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (fd < 0)
@@ -195,7 +219,7 @@ arena_create (const char *path, const struct arena_identity *identity, uint64_t 
   length = arena_length (frame_count, tail_bytes);
   *error = NULL;
   if (path) {
-    fd = create_file (path, length, replace);
+    fd = create_file (path, identity, length, replace);
     if (fd < 0) {
       explain (error, path, length);
       return NULL;
@@ -244,10 +268,13 @@ file_refuse (int fd, const struct arena_identity *identity, struct arena_header 
 {
   struct stat stat;
 
+  errno = 0;
   if (fstat (fd, &stat) < 0 || !S_ISREG (stat.st_mode))
     return "it is not a regular file";
-  if (stat.st_uid != geteuid () || (stat.st_mode & 077))
+  if (stat.st_uid != geteuid () || (stat.st_mode & 077)) {
+    errno = EPERM;
     return "it belongs to another user, or is open to others";
+  }
   if (pread (fd, header, sizeof *header, 0) != sizeof *header)
     return "it is too short";
   return header_refuse (header, identity, stat.st_size);
@@ -258,10 +285,12 @@ arena_take_over (const char *path, const struct arena_identity *identity, const 
 {
   struct arena_header header;
   struct arena *arena = NULL;
-  int fd = open (path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  int fd = open (path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), number;
 
   if (fd < 0) {
     *why = errno == ENOENT ? "there is none" : "it cannot be opened";
+    if (errno == ENOENT)
+      errno = 0;
     return NULL;
   }
   *why = file_refuse (fd, identity, &header);
@@ -273,7 +302,9 @@ arena_take_over (const char *path, const struct arena_identity *identity, const 
       return arena;
     *why = "it cannot be mapped";
   }
+  number = errno;
   close (fd);
+  errno = number;
   return NULL;
 }
 

@@ -64,11 +64,13 @@ struct arena_identity {
 };
 
 /* Makes an arena at PATH (NULL: private memory).  An existing file there is replaced only if
- * REPLACE.  NULL with *ERROR (malloc'd, says what to do) set. */
+ * REPLACE, and if it is an arena of this store, or one that was never finished.  NULL with *ERROR
+ * (malloc'd, says what to do) set. */
 struct arena *arena_create (const char *path, const struct arena_identity *identity,
                             uint64_t frame_count, uint64_t tail_bytes, bool replace, char **error);
 /* Maps an existing one if it is whole and IDENTITY is its own; NULL with *WHY (static text)
- * otherwise. */
+ * otherwise.  Then errno is 0 if there is nothing to be had; else it may be the one, but could not
+ * be looked at or mapped. */
 struct arena *arena_take_over (const char *path, const struct arena_identity *identity,
                                const char **why);
 /* Unmaps; with REMOVE deletes the file (a clean shutdown). */

@@ -42,6 +42,7 @@ checkpoint_init (struct store *store)
 {
   struct checkpoint *checkpoint = &store->keeper.checkpoint;
 
+  list_init (&checkpoint->frozen);
   checkpoint->superblock = aligned_alloc (BLOCK_SIZE, BLOCK_SIZE);
   checkpoint->buffer = aligned_alloc (BLOCK_SIZE, CHECKPOINT_NODES * BLOCK_SIZE);
   checkpoint->places = calloc (CHECKPOINT_NODES, sizeof *checkpoint->places);
@@ -131,11 +132,11 @@ checkpoint_place (struct store *store, struct op *op)
 /* --- freezing --- */
 
 static void
-checkpoint_freeze_disk (struct disk *disk)
+checkpoint_freeze_disk (struct checkpoint *checkpoint, struct disk *disk)
 {
-  disk->is_frozen = atomic_exchange (&disk->is_changed, false);
-  if (!disk->is_frozen)
+  if (!atomic_exchange (&disk->is_changed, false))
     return;
+  list_append (&checkpoint->frozen, &disk->frozen_link);
   pthread_mutex_lock (&disk->map.mutex);
   btree_freeze (&disk->map.tree);
   disk->frozen_mapped = disk->map.mapped;
@@ -163,7 +164,7 @@ checkpoint_freeze (struct store *store)
   checkpoint->space_batch = space_close_batch (store->space);
   pthread_mutex_lock (&store->disks_mutex);
   list_for_each (link, &store->disks)
-    checkpoint_freeze_disk (container_of (link, struct disk, link));
+    checkpoint_freeze_disk (checkpoint, container_of (link, struct disk, link));
   superblock->next_disk_id = to_le64 (atomic_load (&store->next_disk_id));
   pthread_mutex_unlock (&store->disks_mutex);
   pthread_rwlock_unlock (&store->gate);
@@ -204,16 +205,11 @@ checkpoint_node_place (void *arg)
 
 /* The first frozen disk after DISK (NULL: the first of all). */
 static struct disk *
-checkpoint_next_disk (struct store *store, struct disk *disk)
+checkpoint_next_disk (struct checkpoint *checkpoint, struct disk *disk)
 {
-  struct list *link;
+  struct list *link = disk != NULL ? disk->frozen_link.next : checkpoint->frozen.next;
 
-  pthread_mutex_lock (&store->disks_mutex);
-  link = disk != NULL ? disk->link.next : store->disks.next;
-  while (link != &store->disks && !container_of (link, struct disk, link)->is_frozen)
-    link = link->next;
-  pthread_mutex_unlock (&store->disks_mutex);
-  return link != &store->disks ? container_of (link, struct disk, link) : NULL;
+  return link != &checkpoint->frozen ? container_of (link, struct disk, frozen_link) : NULL;
 }
 
 bool
@@ -278,7 +274,7 @@ checkpoint_freeze_catalogue (struct store *store)
 {
   struct checkpoint *checkpoint = &store->keeper.checkpoint;
 
-  for (struct disk *disk = NULL; (disk = checkpoint_next_disk (store, disk)) != NULL;)
+  for (struct disk *disk = NULL; (disk = checkpoint_next_disk (checkpoint, disk)) != NULL;)
     btree_insert (&store->catalogue, (struct btree_entry) { disk->id, disk->new_node_place });
   btree_freeze (&store->catalogue);
   checkpoint->is_catalogue_frozen = true;
@@ -306,7 +302,7 @@ checkpoint_next_node (struct store *store, void *image, uint64_t *place)
       checkpoint->is_writer_active = false;
       return checkpoint_disk_node (store, disk, image, place);
     }
-    checkpoint->disk = checkpoint_next_disk (store, disk);
+    checkpoint->disk = checkpoint_next_disk (checkpoint, disk);
     if (checkpoint->disk != NULL)
       checkpoint_start_writer (store, &checkpoint->disk->map.tree, KIND_MAP_LEAF, KIND_MAP_INNER,
                                checkpoint->disk->id);
@@ -462,8 +458,11 @@ static void
 checkpoint_thaw (struct store *store, bool is_durable)
 {
   struct checkpoint *checkpoint = &store->keeper.checkpoint;
+  struct list *link;
 
-  for (struct disk *disk = NULL; (disk = checkpoint_next_disk (store, disk)) != NULL;) {
+  while ((link = list_take (&checkpoint->frozen)) != NULL) {
+    struct disk *disk = container_of (link, struct disk, frozen_link);
+
     pthread_mutex_lock (&disk->map.mutex);
     btree_thaw (&disk->map.tree, is_durable, checkpoint_free_node, store);
     pthread_mutex_unlock (&disk->map.mutex);
@@ -481,15 +480,24 @@ checkpoint_thaw (struct store *store, bool is_durable)
   if (checkpoint->is_catalogue_frozen)
     btree_thaw (&store->catalogue, is_durable, checkpoint_free_node, store);
   checkpoint->is_catalogue_frozen = false;
-  pthread_mutex_lock (&store->disks_mutex);
-  list_for_each (link, &store->disks)
-    container_of (link, struct disk, link)->is_frozen = false;
-  pthread_mutex_unlock (&store->disks_mutex);
   if (is_durable) {
     for (size_t i = 0; i < checkpoint->freed_count; i++)
       space_free_node (store->space, checkpoint->freed[i]);
     checkpoint->freed_count = 0;
   }
+}
+
+/* The durable superblock is the one in memory from now on; but for what is the same as long as the store is open, which
+ * other threads read. */
+static void
+checkpoint_remember (struct format_superblock *superblock, const struct format_superblock *durable)
+{
+  superblock->sequence = durable->sequence;
+  superblock->is_clean = durable->is_clean;
+  memcpy (&superblock->catalogue, &durable->catalogue,
+          offsetof (struct format_superblock, opened)
+            - offsetof (struct format_superblock, catalogue));
+  memcpy (superblock->arena_id, durable->arena_id, sizeof durable->arena_id);
 }
 
 static enum op_next
@@ -502,7 +510,7 @@ checkpoint_durable (struct store *store, struct op *op)
   checkpoint->error = checkpoint->flush.io.error;
   if (!checkpoint_ios_ok (store, "flushing the superblock"))
     return OP_MORE;
-  store->superblock = *checkpoint->superblock;
+  checkpoint_remember (&store->superblock, checkpoint->superblock);
   checkpoint_thaw (store, true);
   space_release_batches (store->space, checkpoint->space_batch);
   /* The tail keeps its items, though the nodes have what they say of the maps: an UNMAP or RETIRE among them may

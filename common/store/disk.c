@@ -26,6 +26,7 @@ disk_create (struct store *store, uint64_t id, const uint8_t uuid[16], const cha
   extent_map_init (&disk->map, store->pool);
   range_lock_init (&disk->range_lock);
   list_init (&disk->link);
+  list_init (&disk->frozen_link);
   return disk;
 }
 

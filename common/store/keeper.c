@@ -396,7 +396,9 @@ keeper_begin_checkpoint (struct store *store)
     checkpoint_begin (store, now - 1);
     return true;
   }
-  if (keeper->backoff_ticks > 0 && !wanted)
+  /* After a superblock write that failed nobody knows whether it is on the device.  Another
+   * checkpoint would use the places of the nodes that it leads to. */
+  if (store_is_failed (store) || (keeper->backoff_ticks > 0 && !wanted))
     return false;
   if (!wanted && atomic_load (&store->commit.other_is_free)
       && commit_half_percent (store) < KEEPER_HALF_PERCENT)
@@ -443,7 +445,7 @@ keeper_choose (struct store *store)
     writeback_begin (store, COLLECT_OLDEST, NULL, keeper->old_version, 0, false);
     keeper->activity = KEEPER_WRITEBACK;
   }
-  else if (store_is_failed (store) || !keeper_free_dying (store))
+  else if (store_is_failed (store) || store->is_read_only || !keeper_free_dying (store))
     return keeper_park (keeper);
   return OP_MORE;
 }
@@ -623,4 +625,21 @@ keeper_checkpoint_now (struct store *store, enum checkpoint_kind kind)
   keeper_kick (store);
   context_run_until (keeper->context, &keeper->is_done);
   return keeper->checkpoint_error;
+}
+
+int
+keeper_commit_now (struct store *store)
+{
+  struct keeper *keeper = &store->keeper;
+
+  CHECK (!keeper->has_thread);
+  if (journal_start (&store->journal) == journal_end (&store->journal))
+    return 0;
+  keeper_start_commit (store);
+  for (;;) {
+    context_run (keeper->context);
+    if (!keeper->is_committing)
+      return keeper->commit.error;
+    context_wait (keeper->context, -1);
+  }
 }

@@ -120,7 +120,7 @@ static int
 recovery_read_superblock (struct store *store, struct queue *queue, char **error)
 {
   uint8_t *images = aligned_alloc (BLOCK_SIZE, SUPERBLOCK_COPIES * BLOCK_SIZE);
-  bool valid[SUPERBLOCK_COPIES] = { false }, any = false;
+  bool valid[SUPERBLOCK_COPIES] = { false }, any = false, is_mixed = false;
   const struct format_superblock *newest = NULL;
   int result;
 
@@ -137,6 +137,7 @@ recovery_read_superblock (struct store *store, struct queue *queue, char **error
 
     any |= memcmp (superblock->magic, SUPERBLOCK_MAGIC, sizeof superblock->magic) == 0;
     valid[copy] = format_superblock_check (superblock, copy) == NULL;
+    is_mixed |= valid[copy] && newest != NULL && memcmp (superblock->uuid, newest->uuid, 16) != 0;
     if (valid[copy]
         && (newest == NULL || from_le64 (superblock->sequence) > from_le64 (newest->sequence)))
       newest = superblock;
@@ -145,6 +146,10 @@ recovery_read_superblock (struct store *store, struct queue *queue, char **error
     result = any ? error_set (error, -EUCLEAN, "damaged: no copy of the superblock is valid")
                  : error_set (error, -EMEDIUMTYPE,
                               "this is not a Lacuna store; lacuna init makes one");
+  else if (is_mixed)
+    result = error_set (error, -EUCLEAN,
+                        "damaged: the superblocks are of two stores, as if lacuna init --force had"
+                        " been interrupted");
   else if ((!valid[0] && !valid[1]) || (!valid[2] && !valid[3]))
     result = error_set (error, -EUCLEAN,
                         "damaged: both copies of a superblock (places %u and %u) are not valid, so"
@@ -287,10 +292,15 @@ recovery_load_disk (struct store *store, struct queue *queue, const struct btree
     return result;
   length = from_le16 (node->name_length);
   if (from_le32 (node->header.kind) != KIND_DISK || length > DISK_NAME_MAX
-      || from_le64 (node->size) > DISK_SIZE_MAX || from_le64 (node->size) % BLOCK_SIZE != 0)
+      || from_le64 (node->size) > DISK_SIZE_MAX || from_le64 (node->size) % BLOCK_SIZE != 0
+      || entry->key >= from_le64 (store->superblock.next_disk_id))
     return error_set (error, -EUCLEAN, "damaged: the node of %s makes no sense", what);
   memcpy (name, node->name, length);
   name[length] = '\0';
+  if ((from_le64 (node->flags) & DISK_IS_DYING) != 0
+        ? length > 0 || from_le64 (node->size) > 0
+        : strlen (name) != length || !format_name_is_valid (name, NULL))
+    return error_set (error, -EUCLEAN, "damaged: name or size of %s makes no sense", what);
   disk = disk_create (store, entry->key, node->uuid, name, from_le64 (node->size),
                       from_le64 (node->created));
   if (disk == NULL)
@@ -369,12 +379,15 @@ recovery_clear_beyond (struct store *store, char **error)
 
 /* --- space --- */
 
+/* Written ones lie on the device: beyond its end it would read as zeros. */
 static int
 recovery_mark_extent (void *arg, const struct extent *extent)
 {
-  return space_mark_used (((struct store *) arg)->space, extent->place, extent->length)
-           ? 0
-           : -EUCLEAN;
+  struct store *store = arg;
+
+  if (extent->state == EXTENT_WRITTEN && extent->place + extent->length > store->length)
+    return -ENXIO;
+  return space_mark_used (store->space, extent->place, extent->length) ? 0 : -EUCLEAN;
 }
 
 static void
@@ -423,8 +436,12 @@ recovery_mark_extents (struct store *store, const struct replay *replay, bool wa
 {
   list_for_each (link, &store->disks) {
     struct disk *disk = container_of (link, struct disk, link);
+    int result = extent_map_check (&disk->map, UINT64_MAX, recovery_mark_extent, store);
 
-    if (extent_map_check (&disk->map, UINT64_MAX, recovery_mark_extent, store) != 0)
+    if (result == -ENXIO)
+      return error_set (error, -EUCLEAN, "damaged: the store is shorter than it was: data of disk"
+                        " %s lies beyond its end", disk->name);
+    if (result != 0)
       return error_set (error, -EUCLEAN, "damaged: an extent of disk %s lies outside of the store,"
                         " or where another one lies; lacuna check tells more", disk->name);
   }
@@ -465,9 +482,10 @@ recovery_identity (struct store *store, struct arena_identity *identity)
   arena_boot_id (identity->boot_id);
 }
 
-/* The arena of the process before, if there is one and it is whole. */
-static struct arena *
-recovery_take_over (struct store *store, uint64_t position)
+/* The arena of the process before, if there is one and it is whole.  One that is there, but cannot
+ * be had now, is an error: it may have what was acknowledged. */
+static int
+recovery_take_over (struct store *store, uint64_t position, char **error)
 {
   static const uint8_t none[16];
   const struct format_superblock *superblock = &store->superblock;
@@ -475,13 +493,20 @@ recovery_take_over (struct store *store, uint64_t position)
   struct arena_identity identity;
   struct arena *arena;
   const char *why = NULL;
+  int number;
 
   if (memcmp (superblock->arena_id, none, 16) == 0)
-    return NULL;
+    return 0;
   memcpy (path, superblock->arena_path, ARENA_PATH_MAX);
   path[ARENA_PATH_MAX] = '\0';
   recovery_identity (store, &identity);
   arena = arena_take_over (path, &identity, &why);
+  number = arena == NULL ? errno : 0;
+  if (number != 0 && memcmp (superblock->boot_id, identity.boot_id, 16) == 0)
+    return error_set (error, -number,
+                      "the arena %s, with what was acknowledged last, is there but cannot be taken"
+                      " over: %s (%s); removing it gives that up",
+                      path, why, strerror (number));
   /* POSITION is where journal and nodes end: the tail begins before or there, and ends there or later. */
   if (arena != NULL
       && (atomic_load (&arena->header->tail_start) > position
@@ -496,7 +521,8 @@ recovery_take_over (struct store *store, uint64_t position)
     log_warning ("%s: the arena %s cannot be taken over (%s): what was acknowledged but not"
                  " flushed before the last process ended is lost, as after a power cut",
                  store->path, path, why);
-  return arena;
+  store->arena = arena;
+  return 0;
 }
 
 /* A new arena for this opening, and its identity in the superblock to be written. */
@@ -521,7 +547,8 @@ recovery_new_arena (struct store *store, const struct store_options *options,
   if (!is_off) {
     if (getrandom (superblock->arena_id, 16, 0) != 16)
       return error_set (error, -EIO, "no random numbers could be had");
-    store_default_arena_path (store, options, path);
+    if (!store_arena_path_wanted (store, options, path))
+      return error_set (error, -ENAMETOOLONG, "the path of the arena is too long");
     snprintf ((char *) superblock->arena_path, ARENA_PATH_MAX, "%s", path);
   }
   recovery_identity (store, &identity);
@@ -590,6 +617,13 @@ recovery_adopt (struct store *store, char **error)
     struct arena_frame *header = &arena->frames[indexes[i]];
     struct disk *disk = disk_find_id (store, atomic_load (&header->disk));
 
+    /* From 1 on, each given once; they last for ever. */
+    if (header->version <= (i > 0 ? arena->frames[indexes[i - 1]].version : 0)
+        || header->version >= UINT64_MAX / 2) {
+      free (indexes);
+      return error_set (error, -EUCLEAN, "damaged: the arena's blocks make no sense; without the"
+                        " arena the store opens as after a power cut");
+    }
     cache_adopt (store->cache, &disk->cache, header->block, indexes[i], header->version);
   }
   /* Promises: dirty blocks that are not mapped. */
@@ -691,7 +725,14 @@ recovery_start (struct store *store, const struct replay *replay, char **error)
   result = keeper_init (store);
   if (result != 0)
     return error_set (error, result, "its worker could not be set up: %s", strerror (-result));
-  if (store->is_resumed || store->is_read_only)
+  if (store->is_resumed) {
+    /* A change to the disks that was not acknowledged yet is seen from now on: it must stay. */
+    result = keeper_commit_now (store);
+    return result == 0 ? 0
+                       : error_set (error, result, "the recovered state could not be made durable:"
+                                    " %s", strerror (-result));
+  }
+  if (store->is_read_only)
     return 0;
   store->superblock.opened = to_le64 (from_le64 (store->superblock.opened) + 1);
   store->is_opening = true;
@@ -723,6 +764,11 @@ recovery_load (struct store *store, const struct store_options *options, struct 
     result = recovery_check_geometry (&store->superblock, error);
   if (result != 0)
     return result;
+  if (from_le64 (store->superblock.journal_place)
+        + JOURNAL_HALVES * from_le64 (store->superblock.journal_half_blocks)
+      > store->length)
+    return error_set (error, -EUCLEAN, "damaged: the store is shorter than it was: its journal"
+                      " lies beyond its end");
   was_clean = from_le32 (store->superblock.is_clean) != 0;
   memcpy (store->identity.uuid, store->superblock.uuid, 16);
   atomic_store (&store->next_disk_id, MAX (1, from_le64 (store->superblock.next_disk_id)));
@@ -743,7 +789,7 @@ recovery_load (struct store *store, const struct store_options *options, struct 
   if (!was_clean)
     result = replay_journal (replay);
   if (result == 0 && !was_clean) {
-    store->arena = recovery_take_over (store, replay->position);
+    result = recovery_take_over (store, replay->position, error);
     if (store->arena != NULL)
       result = replay_tail (replay, store->arena);
   }

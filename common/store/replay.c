@@ -86,10 +86,22 @@ replay_unmapped (void *arg, uint64_t place, uint64_t length)
 static int
 replay_bad_item (struct replay *replay, const char *what)
 {
+  if (replay->is_tail)
+    return error_set (replay->error, -EUCLEAN,
+                      "damaged: the arena has an item that makes no sense (%s); without the arena"
+                      " the store opens as after a power cut",
+                      what);
   return error_set (replay->error, -EUCLEAN,
                     "damaged: the journal has an item that makes no sense (%s); lacuna check"
                     " tells more",
                     what);
+}
+
+/* Whether a disk can have these blocks, whatever its size. */
+static bool
+replay_range_is_possible (uint64_t block, uint64_t length)
+{
+  return length <= DISK_SIZE_MAX / BLOCK_SIZE && block <= DISK_SIZE_MAX / BLOCK_SIZE - length;
 }
 
 static int
@@ -102,8 +114,9 @@ replay_map (struct replay *replay, struct disk *disk, const struct format_item *
     .state = from_le32 (item->flags),
   };
 
-  if (extent.length == 0 || extent.block + extent.length > DISK_SIZE_MAX / BLOCK_SIZE
-      || extent.place + extent.length > PLACE_MAX
+  if (extent.length == 0 || extent.length > EXTENT_LENGTH_MAX
+      || !replay_range_is_possible (extent.block, extent.length) || extent.place == 0
+      || extent.place > PLACE_MAX - extent.length
       || (extent.state != EXTENT_WRITTEN && extent.state != EXTENT_UNWRITTEN))
     return replay_bad_item (replay, "a mapping");
   if (extent_map_reserve (&disk->map, 1) != 0)
@@ -115,7 +128,7 @@ replay_map (struct replay *replay, struct disk *disk, const struct format_item *
 static int
 replay_unmap (struct replay *replay, struct disk *disk, uint64_t block, uint64_t length)
 {
-  if (length > DISK_SIZE_MAX / BLOCK_SIZE || block + length > DISK_SIZE_MAX / BLOCK_SIZE)
+  if (!replay_range_is_possible (block, length))
     return replay_bad_item (replay, "an unmapping");
   if (length == 0)
     return 0;
@@ -153,7 +166,7 @@ replay_create (struct replay *replay, const struct format_item *item)
   uint64_t id = from_le64 (item->disk);
   struct disk *disk;
 
-  if (extra == NULL || id == 0 || disk_find_id (store, id) != NULL
+  if (extra == NULL || id == 0 || id == UINT64_MAX || disk_find_id (store, id) != NULL
       || from_le64 (extra->size) > DISK_SIZE_MAX || from_le64 (extra->size) % BLOCK_SIZE != 0)
     return replay_bad_item (replay, "the creation of a disk");
   disk = disk_create (store, id, extra->uuid, name, from_le64 (extra->size),

@@ -92,7 +92,7 @@ struct disk {
   /* the keeper's */
   uint64_t node_place;              /* of its disk node on the device; 0: never written */
   uint64_t new_node_place;          /* of the checkpoint being written */
-  bool is_frozen;
+  struct list frozen_link;          /* in the checkpoint's list; empty: not frozen */
   uint64_t frozen_size;
   uint64_t frozen_mapped;
   char frozen_name[DISK_NAME_MAX + 1];
@@ -282,6 +282,7 @@ struct checkpoint {
   uint64_t space_batch;
   struct format_superblock *superblock;   /* the new one; a block */
   /* the walk over what is to be written */
+  struct list frozen;               /* disks; the table's own order changes with names */
   struct disk *disk;                /* whose map is being written; NULL: the catalogue */
   bool is_catalogue_frozen, is_writer_active;
   struct btree_writer writer;
@@ -361,6 +362,8 @@ void keeper_want_checkpoint (struct store *store);
 /* Runs a checkpoint on the keeper's context from this thread, blocking; the keeper's thread is not
  * running. */
 int keeper_checkpoint_now (struct store *store, enum checkpoint_kind kind);
+/* Makes all items durable, likewise. */
+int keeper_commit_now (struct store *store);
 
 /* One batch: begin, then step (on the keeper's op) until OP_DONE; writeback.frame_count tells how
  * many there were (0: nothing to do), writeback.error whether some could not be written. */
@@ -497,9 +500,10 @@ op_count (struct op *op, enum counter counter, uint64_t count)
 /* A write or flush of journal or metadata failed: no change is accepted any more; said once. */
 void store_fail (struct store *store, const char *what, int error);
 bool store_is_failed (struct store *store);
-/* Where the arena of a store lies if OPTIONS do not say: PATH has room for ARENA_PATH_MAX. */
-void store_default_arena_path (struct store *store, const struct store_options *options,
-                               char *path);
+/* Where the arena of a store is to lie, as an absolute path: whoever opens the store next may be
+ * elsewhere.  PATH has room for ARENA_PATH_MAX; false: that is not enough. */
+bool store_arena_path_wanted (struct store *store, const struct store_options *options,
+                              char *path);
 /* Makes sure the file is at least END blocks long. */
 int store_grow (struct store *store, uint64_t end);
 /* The identity that nodes of this kind and owner have in superblock SEQUENCE. */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -62,20 +63,27 @@ store_identity (struct store *store, uint32_t leaf_kind, uint32_t inner_kind, ui
   return identity;
 }
 
-void
-store_default_arena_path (struct store *store, const struct store_options *options, char *path)
+bool
+store_arena_path_wanted (struct store *store, const struct store_options *options, char *path)
 {
   const uint8_t *uuid = store->superblock.uuid;
-  int at;
+  int at = 0;
 
   if (options->arena_path != NULL) {
-    snprintf (path, ARENA_PATH_MAX, "%s", options->arena_path);
-    return;
+    if (options->arena_path[0] != '/') {
+      if (getcwd (path, ARENA_PATH_MAX - 1) == NULL)
+        return false;
+      at = strlen (path);
+      path[at++] = '/';
+    }
+    return snprintf (path + at, ARENA_PATH_MAX - at, "%s", options->arena_path)
+           < ARENA_PATH_MAX - at;
   }
   at = snprintf (path, ARENA_PATH_MAX, "/dev/shm/lacuna-");
   for (unsigned i = 0; i < 16; i++)
     at += snprintf (path + at, ARENA_PATH_MAX - at, "%02x", uuid[i]);
   snprintf (path + at, ARENA_PATH_MAX - at, ".arena");
+  return true;
 }
 
 /* --- contexts --- */
@@ -222,8 +230,8 @@ store_wants_other_arena (struct store *store, const struct store_options *option
     return false;
   if (options->arena_path != NULL && strcmp (options->arena_path, "off") == 0)
     return true;
-  store_default_arena_path (store, options, path);
   return store->arena->frame_count != MAX (cache / BLOCK_SIZE, 64)
+         || !store_arena_path_wanted (store, options, path)
          || strcmp (path, store->arena->path) != 0;
 }
 
