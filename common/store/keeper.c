@@ -205,6 +205,7 @@ keeper_tick (struct store *store)
   if (keeper->backoff_ticks > 0)
     keeper->backoff_ticks--;
   atomic_store (&keeper->is_discard_stuck, false);
+  store_look_at_host (store);
   keeper_kick (store);
 }
 

@@ -326,15 +326,14 @@ write_publish (struct request *request)
     return write_fail (request, -ENOSPC);
   }
   tokens = write_needs (request, false);
-  if (!space_reserve (store->space, tokens)) {
+  if (!store_promise (store, tokens)) {
     tokens = write_needs (request, true);
-    if (!space_reserve (store->space, tokens))
+    if (!store_promise (store, tokens))
       return write_no_space (request);
   }
   left = tokens;
   next = write_publish_blocks (request, &left);
-  if (left > 0)
-    space_unreserve (store->space, left);
+  store_unpromise (store, left);
   if (next != OP_DONE)
     return next;
   write_unlock (request);

@@ -722,6 +722,7 @@ recovery_start (struct store *store, const struct replay *replay, char **error)
     if (result != 0)
       return result;
   }
+  store_look_at_host (store);
   result = keeper_init (store);
   if (result != 0)
     return error_set (error, result, "its worker could not be set up: %s", strerror (-result));

@@ -477,6 +477,7 @@ struct store {
   pthread_mutex_t fills_mutex;
   struct list fills;
 
+  _Atomic int64_t host_room;              /* blocks that the host could still hold; see store_promise */
   pthread_mutex_t grow_mutex;
   uint64_t length;                        /* of the file, blocks */
 
@@ -504,6 +505,12 @@ bool store_is_failed (struct store *store);
  * elsewhere.  PATH has room for ARENA_PATH_MAX; false: that is not enough. */
 bool store_arena_path_wanted (struct store *store, const struct store_options *options,
                               char *path);
+/* Promises COUNT blocks to dirty blocks: in the store's own space, and as far as can be known on the host's
+ * file system, where others write too.  False: there are not so many.  unpromise takes back what was not used. */
+bool store_promise (struct store *store, uint64_t count);
+void store_unpromise (struct store *store, uint64_t count);
+/* How much the host has left; once per tick. */
+void store_look_at_host (struct store *store);
 /* Makes sure the file is at least END blocks long. */
 int store_grow (struct store *store, uint64_t end);
 /* The identity that nodes of this kind and owner have in superblock SEQUENCE. */

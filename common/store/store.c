@@ -50,6 +50,48 @@ store_grow (struct store *store, uint64_t end)
   return error;
 }
 
+/* Blocks of the host's file system that a sparse file must leave alone: its journal and nodes, and what others
+ * write between two looks, have to fit too. */
+#define STORE_HOST_MARGIN (16 * MIB / BLOCK_SIZE)
+
+void
+store_look_at_host (struct store *store)
+{
+  uint64_t free = device_host_free (store->device);
+  struct space_counts counts;
+
+  if (free == UINT64_MAX) {
+    atomic_store (&store->host_room, INT64_MAX / 2);
+    return;
+  }
+  /* What is promised already will be taken.  What is free here and not passed down yet is left out: after a crash
+   * nobody knows what of it the host still holds. */
+  space_get_counts (store->space, &counts);
+  atomic_store (&store->host_room, (int64_t) (free / BLOCK_SIZE)
+                                     - (int64_t) (counts.reserved + STORE_HOST_MARGIN));
+}
+
+bool
+store_promise (struct store *store, uint64_t count)
+{
+  if (count == 0)
+    return true;
+  if (atomic_fetch_sub (&store->host_room, count) >= (int64_t) count
+      && space_reserve (store->space, count))
+    return true;
+  atomic_fetch_add (&store->host_room, count);
+  return false;
+}
+
+void
+store_unpromise (struct store *store, uint64_t count)
+{
+  if (count == 0)
+    return;
+  space_unreserve (store->space, count);
+  atomic_fetch_add (&store->host_room, count);
+}
+
 struct format_node_identity
 store_identity (struct store *store, uint32_t leaf_kind, uint32_t inner_kind, uint64_t owner,
                 uint64_t sequence)
