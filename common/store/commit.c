@@ -95,22 +95,54 @@ commit_start (struct commit *commit, struct commit_request *first)
   op_init (&commit->op, op->context, "commit", COMMIT_TAKE, commit_step, commit_finished);
 }
 
-void
-commit_join (struct store *store, struct commit_request *request, struct op *op)
+/* False: the running commit waits for a checkpoint, so REQUEST, which is the checkpoint's, must not wait for it. */
+static bool
+commit_add (struct store *store, struct commit_request *request, struct op *op)
 {
   struct commit *commit = &store->commit;
-  bool starts;
+  bool starts = false, joins;
 
   request->waiter = &op->waiter;
   request->error = 0;
   pthread_mutex_lock (&commit->mutex);
-  list_append (&commit->queue, &request->link);
-  starts = !commit->is_running;
-  if (starts)
-    commit_start (commit, request);
+  joins = !request->is_room || !commit->is_waiting;
+  if (joins) {
+    list_append (&commit->queue, &request->link);
+    starts = !commit->is_running;
+    if (starts)
+      commit_start (commit, request);
+  }
   pthread_mutex_unlock (&commit->mutex);
   if (starts)
     op_start (&commit->op);
+  return joins;
+}
+
+void
+commit_join (struct store *store, struct commit_request *request, struct op *op)
+{
+  commit_add (store, request, op);
+}
+
+bool
+commit_join_room (struct store *store, struct commit_request *request, struct op *op)
+{
+  *request = (struct commit_request) { .is_room = true };
+  return commit_add (store, request, op);
+}
+
+/* Takes the checkpoint's requests for room out of a list.  The mutex is held. */
+static void
+commit_hand_back_room (struct list *requests, struct list *wake)
+{
+  list_for_each_safe (link, requests) {
+    struct commit_request *request = container_of (link, struct commit_request, link);
+
+    if (!request->is_room)
+      continue;
+    list_remove (link);
+    list_append (wake, &request->waiter->link);
+  }
 }
 
 uint32_t
@@ -132,7 +164,8 @@ commit_blocks_bound (struct store *store, uint64_t items)
     if (request->count > 0)
       frames += request->count + 1;
     else if (request->disk != NULL && request->version > 0)
-      frames += atomic_load (&request->disk->cache.fresh_count);
+      /* And one that has its version, and is just being counted. */
+      frames += atomic_load (&request->disk->cache.fresh_count) + 1;
   }
   frames = MIN (frames, commit_frames_max (store));
   return 2 + divide_up (items + frames * sizeof (struct format_item), BLOCK_SIZE) + frames;
@@ -185,6 +218,7 @@ commit_take (struct store *store)
   struct commit *commit = &store->commit;
   struct op *op = &commit->op;
   bool wants_switch = false, waits = false;
+  struct list wake = LIST_INIT (wake);
   uint64_t items;
 
   pthread_mutex_lock (&commit->mutex);
@@ -212,7 +246,12 @@ commit_take (struct store *store)
   pthread_mutex_lock (&commit->mutex);
   waits = !atomic_load (&commit->other_is_free) && !store_is_failed (store);
   commit->is_waiting = waits;
+  if (waits) {
+    commit_hand_back_room (&commit->batch, &wake);
+    commit_hand_back_room (&commit->queue, &wake);
+  }
   pthread_mutex_unlock (&commit->mutex);
+  op_wake_all (&wake);
   if (!waits) {
     op_wake (op);
     return OP_MORE;

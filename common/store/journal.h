@@ -64,7 +64,7 @@ uint64_t journal_append (struct journal *journal, enum format_item_kind kind, ui
 
 uint64_t journal_start (struct journal *journal);     /* positions before are on the device */
 uint64_t journal_end (struct journal *journal);
-/* More than half of the tail is in use, or somebody waits. */
+/* More than half of the tail is in use or promised, or somebody waits; and a commit would help. */
 bool journal_is_pressed (struct journal *journal);
 
 /* Copies items [from, to) out of the ring. */

@@ -193,14 +193,18 @@ keeper_tick (struct store *store)
 {
   struct keeper *keeper = &store->keeper;
   uint64_t *versions = keeper->tick_versions;
+  struct space_counts counts;
 
   /* What was dirty KEEPER_TICKS_OLD ticks ago is old now. */
   keeper->old_version = versions[0];
   for (unsigned i = 0; i + 1 < KEEPER_TICKS_OLD; i++)
     versions[i] = versions[i + 1];
   versions[KEEPER_TICKS_OLD - 1] = cache_version (store->cache);
-  /* Items that were in the tail at the last tick and still are: committed, so that the space they free is free. */
-  keeper->commit_wanted = journal_start (&store->journal) < keeper->tick_position;
+  /* Items that were in the tail at the last tick and still are: committed, so that the space they free is free.  What a
+   * deleted disk had is in no item, and waits for a commit nevertheless. */
+  space_get_counts (store->space, &counts);
+  keeper->commit_wanted
+    = journal_start (&store->journal) < keeper->tick_position || counts.pending > 0;
   keeper->tick_position = journal_end (&store->journal);
   if (keeper->backoff_ticks > 0)
     keeper->backoff_ticks--;
@@ -290,15 +294,21 @@ keeper_discard_step (struct op *op)
 
 /* --- deleted disks --- */
 
-/* A deleted disk whose extents are gone, and the checkpoint has seen it so: it is forgotten. */
+/* A deleted disk whose extents are gone, and a checkpoint has seen it so. */
+static bool
+keeper_may_forget (struct disk *disk)
+{
+  return disk->map.tree.node_count == 0 && disk->map.tree.superseded == NULL
+         && disk->map.tree.given_up == NULL && !atomic_load (&disk->is_changed)
+         && atomic_load (&disk->references) == 0;
+}
+
 static bool
 keeper_forget (struct store *store, struct disk *disk)
 {
   struct list wake = LIST_INIT (wake);
 
-  if (disk->map.tree.node_count > 0 || disk->map.tree.superseded != NULL || disk->map.tree.given_up != NULL
-      || atomic_load (&disk->is_changed) || atomic_load (&disk->references) > 0
-      || !journal_reserve_keeper (&store->journal, JOURNAL_RANGE_ITEM, false))
+  if (!journal_reserve_keeper (&store->journal, JOURNAL_RANGE_ITEM, false))
     return false;
   if (disk->node_place != 0 && !checkpoint_note_freed (store, disk->node_place)) {
     journal_unreserve (&store->journal, JOURNAL_RANGE_ITEM, &wake);
@@ -321,20 +331,24 @@ keeper_forget (struct store *store, struct disk *disk)
 static bool
 keeper_free_dying (struct store *store)
 {
-  struct disk *dying = NULL;
+  struct disk *dying = NULL, *empty = NULL;
 
   pthread_mutex_lock (&store->disks_mutex);
   list_for_each (link, &store->disks) {
     struct disk *disk = container_of (link, struct disk, link);
 
-    if (disk->is_dying && dying == NULL && disk->is_deleted)
+    if (!disk->is_dying || !disk->is_deleted)
+      continue;
+    if (extent_map_extents (&disk->map) > 0)
       dying = disk;
+    else if (keeper_may_forget (disk))
+      empty = disk;
   }
   pthread_mutex_unlock (&store->disks_mutex);
+  if (empty != NULL && keeper_forget (store, empty))
+    return true;
   if (dying == NULL)
     return false;
-  if (extent_map_extents (&dying->map) == 0)
-    return keeper_forget (store, dying);
   if (extent_map_reserve (&dying->map, 2) != 0)
     return false;
   pthread_rwlock_rdlock (&store->gate);

@@ -333,6 +333,8 @@ zero_apply (struct request *request)
   range_lock_release (&disk->range_lock, &fill->range, &wake);
   journal_unreserve (&store->journal, zero_item_bytes (request) - bytes, &wake);
   op_wake_all (&wake);
+  if (journal_is_pressed (&store->journal))
+    keeper_kick (store);
   if (done < 0)
     op->error = done;
   else

@@ -120,6 +120,7 @@ struct commit_request {
   uint64_t first, count;            /* or those of these blocks, if count > 0, */
   uint64_t second;                  /* and of this one, if not 0 (the far edge of a WRITE_ZEROES) */
   bool is_switch;                   /* the checkpoint's: go over to the other half first */
+  bool is_room;                     /* the checkpoint's, for room in the tail; see commit_join_room */
   int error;
   struct list link;
 };
@@ -211,6 +212,9 @@ void commit_destroy (struct store *store);
 /* Joins the next record.  OP has op_expect'ed; its waiter is woken when it is durable or failed
  * (request->error). */
 void commit_join (struct store *store, struct commit_request *request, struct op *op);
+/* The same for all items, by the checkpoint, which a commit may have to wait for: false if one does, and if one begins to,
+ * the request is handed back undone. */
+bool commit_join_room (struct store *store, struct commit_request *request, struct op *op);
 /* A checkpoint freed the other half, or the store failed. */
 void commit_half_freed (struct store *store);
 /* FLUSH and FUA with at most this many blocks put them into the record. */
@@ -263,6 +267,8 @@ struct writeback {
   struct op_io flush;
   uint64_t tail_bytes;              /* reserved for items, not used yet */
   bool needs_room;                  /* nothing was done: the tail is too full */
+  bool has_committed;               /* for room, once per batch */
+  struct commit_request commit;
   int error;                        /* of the batch */
 };
 

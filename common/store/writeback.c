@@ -84,6 +84,7 @@ writeback_begin (struct store *store, enum collect_kind kind, struct disk *only,
   writeback->epoch = epoch;
   writeback->is_checkpoint = is_checkpoint;
   writeback->frame_count = 0;
+  writeback->has_committed = false;
   writeback->error = 0;
 }
 
@@ -139,13 +140,37 @@ writeback_make_runs (struct store *store)
   pthread_mutex_unlock (&store->disks_mutex);
 }
 
+/* The tail is too full for a checkpoint, which nobody else would make room for. */
 static enum op_next
-writeback_collect (struct store *store)
+writeback_make_room (struct store *store, struct op *op)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+
+  writeback->has_committed = true;
+  if (store->is_opening) {
+    struct list wake = LIST_INIT (wake);
+
+    /* The maps have what the items tell, and until the checkpoint is durable the old journal is what counts. */
+    journal_advance (&store->journal, journal_end (&store->journal), &wake);
+    op_wake_all (&wake);
+    return OP_MORE;
+  }
+  op_expect (op);
+  if (commit_join_room (store, &writeback->commit, op))
+    return OP_WAIT;
+  op_wake (op);
+  return OP_MORE;
+}
+
+static enum op_next
+writeback_collect (struct store *store, struct op *op)
 {
   struct writeback *writeback = &store->keeper.writeback;
   uint64_t bytes = 2 * JOURNAL_RANGE_ITEM * writeback->max;
 
   writeback->needs_room = !journal_reserve_keeper (&store->journal, bytes, writeback->is_checkpoint);
+  if (writeback->needs_room && writeback->is_checkpoint && !writeback->has_committed)
+    return writeback_make_room (store, op);
   if (writeback->needs_room)
     return OP_DONE;
   writeback->tail_bytes = bytes;
@@ -546,7 +571,7 @@ writeback_step (struct store *store, struct op *op)
 
   switch ((enum writeback_stage) writeback->stage) {
   case WRITEBACK_COLLECT:
-    return writeback_collect (store);
+    return writeback_collect (store, op);
   case WRITEBACK_LOCK:
     return writeback_lock (store, op);
   case WRITEBACK_LOCK_MORE:
