@@ -80,6 +80,7 @@ keeper_init (struct store *store)
 
   pthread_mutex_init (&keeper->mutex, NULL);
   list_init (&keeper->requests);
+  list_init (&keeper->discard_waiters);
   error = writeback_init (store);
   if (error == 0)
     error = checkpoint_init (store);
@@ -146,6 +147,20 @@ keeper_want_checkpoint (struct store *store)
   keeper->checkpoint_wanted = true;
   pthread_mutex_unlock (&keeper->mutex);
   keeper_kick (store);
+}
+
+bool
+keeper_wait_discard (struct store *store, struct waiter *waiter)
+{
+  struct keeper *keeper = &store->keeper;
+  bool waits;
+
+  pthread_mutex_lock (&keeper->mutex);
+  waits = keeper->is_passing_down;
+  if (waits)
+    list_append (&keeper->discard_waiters, &waiter->link);
+  pthread_mutex_unlock (&keeper->mutex);
+  return waits;
 }
 
 /* --- what there is to do --- */
@@ -255,6 +270,22 @@ keeper_start_discard (struct store *store)
   op_start (&keeper->discard_op);
 }
 
+/* What was passed down is free.  True: somebody waited for that. */
+static bool
+keeper_passed_down (struct keeper *keeper)
+{
+  struct list wake = LIST_INIT (wake);
+  bool was_wanted;
+
+  pthread_mutex_lock (&keeper->mutex);
+  keeper->is_passing_down = false;
+  list_splice (&wake, &keeper->discard_waiters);
+  pthread_mutex_unlock (&keeper->mutex);
+  was_wanted = !list_is_empty (&wake);
+  op_wake_all (&wake);
+  return was_wanted;
+}
+
 enum discard_stage { DISCARD_BEGIN, DISCARD_END };
 
 static enum op_next
@@ -278,6 +309,9 @@ keeper_discard_step (struct op *op)
       .place = keeper->discard_place,
       .length = keeper->discard_length,
     };
+    pthread_mutex_lock (&keeper->mutex);
+    keeper->is_passing_down = true;
+    pthread_mutex_unlock (&keeper->mutex);
     op->stage = DISCARD_END;
     op_submit (op, &keeper->discard);
     return OP_WAIT;
@@ -287,7 +321,11 @@ keeper_discard_step (struct op *op)
     if (keeper->discard.io.error == 0)
       op_count (op, COUNTER_DISCARDED_BLOCKS, keeper->discard_length);
     op->stage = DISCARD_BEGIN;
-    return OP_MORE;
+    if (!keeper_passed_down (keeper))
+      return OP_MORE;
+    /* Space is scarce: those who waited come first. */
+    atomic_store (&keeper->is_discard_stuck, true);
+    return OP_DONE;
   }
   CHECK (false);
 }
@@ -485,6 +523,20 @@ keeper_checkpoint_ended (struct store *store)
     atomic_store (&keeper->is_done, true);
 }
 
+/* All that was dirty up to VERSION is in its place, on all disks. */
+static void
+keeper_forgive_disks (struct store *store, uint64_t version)
+{
+  pthread_mutex_lock (&store->disks_mutex);
+  list_for_each (link, &store->disks) {
+    struct disk *disk = container_of (link, struct disk, link);
+
+    if (disk->error_version <= version)
+      atomic_store (&disk->has_write_error, false);
+  }
+  pthread_mutex_unlock (&store->disks_mutex);
+}
+
 /* A batch of write-back ended. */
 static void
 keeper_writeback_ended (struct store *store, bool is_request)
@@ -502,8 +554,10 @@ keeper_writeback_ended (struct store *store, bool is_request)
     keeper->backoff_ticks = KEEPER_BACKOFF_TICKS;
   if (is_request && (writeback->error != 0 || writeback->frame_count == 0))
     keeper_end_request (store, writeback->error);
-  else if (!is_request && writeback->frame_count == 0)
+  else if (!is_request && writeback->frame_count == 0) {
     keeper->old_version = 0;
+    keeper_forgive_disks (store, writeback->version);
+  }
 }
 
 static enum op_next

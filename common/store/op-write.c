@@ -308,8 +308,10 @@ write_no_space (struct request *request)
       || request->retries++ == WRITE_RETRIES_MAX)
     return write_fail (request, -ENOSPC);
   op->stage = WRITE_LOCK;
-  request->fill->commit = (struct commit_request) { .disk = NULL };
   op_expect (op);
+  if (counts.pending == 0 && keeper_wait_discard (store, &op->waiter))
+    return OP_WAIT;
+  request->fill->commit = (struct commit_request) { .disk = NULL };
   commit_join (store, &request->fill->commit, op);
   return OP_WAIT;
 }

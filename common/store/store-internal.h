@@ -90,6 +90,8 @@ struct disk {
   struct list link;
 
   /* the keeper's */
+  int write_error;                  /* of the last write-back that failed, */
+  uint64_t error_version;           /* and no frame that it failed for is newer */
   uint64_t node_place;              /* of its disk node on the device; 0: never written */
   uint64_t new_node_place;          /* of the checkpoint being written */
   struct list frozen_link;          /* in the checkpoint's list; empty: not frozen */
@@ -325,6 +327,8 @@ struct keeper {
   pthread_mutex_t mutex;
   bool is_parked, is_kicked;
   struct list requests;             /* writeback_request */
+  struct list discard_waiters;      /* struct waiter: for what is being passed down */
+  bool is_passing_down;
   bool checkpoint_wanted;
   int checkpoint_now;               /* enum checkpoint_kind + 1: keeper_checkpoint_now's; 0: none */
 
@@ -365,6 +369,8 @@ void keeper_tick (struct store *store);
 /* All of DISK up to VERSION to its place; OP has op_expect'ed. */
 void keeper_write_back (struct store *store, struct writeback_request *request, struct op *op);
 void keeper_want_checkpoint (struct store *store);
+/* WAITER is woken when what is being passed down now is free.  False: nothing is. */
+bool keeper_wait_discard (struct store *store, struct waiter *waiter);
 /* Runs a checkpoint on the keeper's context from this thread, blocking; the keeper's thread is not
  * running. */
 int keeper_checkpoint_now (struct store *store, enum checkpoint_kind kind);

@@ -305,6 +305,13 @@ writeback_add_piece (struct store *store, const struct writeback_piece *model)
   }
 }
 
+/* Whether a write that failed is better tried elsewhere. */
+static bool
+writeback_blames_place (int error)
+{
+  return error != 0 && error != -ENOSPC;
+}
+
 /* Allocates for frames [first, first + count), whose promises have been taken. */
 static void
 writeback_allocate (struct store *store, struct disk *disk, uint64_t block, uint32_t first,
@@ -353,7 +360,8 @@ writeback_place_extent (struct store *store, struct disk *disk, const struct ext
 
   if (extent->state == EXTENT_HOLE)
     writeback_place_hole (store, disk, extent->block, first, count);
-  else if (atomic_load (&disk->has_write_error) && space_reserve (store->space, count))
+  else if (atomic_load (&disk->has_write_error) && writeback_blames_place (disk->write_error)
+           && space_reserve (store->space, count))
     /* The place may be what failed: elsewhere, then. */
     writeback_allocate (store, disk, extent->block, first, count, true);
   else {
@@ -506,13 +514,17 @@ writeback_fail_piece (struct store *store, const struct writeback_piece *piece, 
 {
   struct writeback *writeback = &store->keeper.writeback;
   bool has_tokens = piece->is_new && !piece->is_moved;
+  int error = writeback->ios[piece->io].io.io.error;
 
+  piece->disk->write_error = error;
+  piece->disk->error_version = cache_version (store->cache);
   atomic_store (&piece->disk->has_write_error, true);
   writeback->error = -EIO;
   op_count (&store->keeper.op, COUNTER_WRITEBACK_ERRORS, piece->count);
   /* The place that failed is left out of use, if there are others; else it is tried again. */
   if (piece->is_new
-      && (piece->is_moved || !space_reserve (store->space, piece->count))) {
+      && (piece->is_moved || !writeback_blames_place (error)
+          || !space_reserve (store->space, piece->count))) {
     space_unallocate (store->space, piece->place, piece->count);
     if (piece->is_moved)
       space_unreserve (store->space, piece->count);
