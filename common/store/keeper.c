@@ -626,6 +626,8 @@ keeper_thread (void *arg)
     if (now < next_tick)
       context_wait (keeper->context, next_tick - now);
   }
+  /* The kernel cancels what a thread that ends has submitted and not begun: a flush would fail. */
+  keeper_settle (store);
   return NULL;
 }
 
@@ -679,6 +681,14 @@ keeper_settle (struct store *store)
       return;
     context_wait (keeper->context, -1);
   }
+}
+
+void
+keeper_write_back_all (struct store *store)
+{
+  store->keeper.old_version = UINT64_MAX;
+  keeper_kick (store);
+  keeper_settle (store);
 }
 
 int

@@ -598,6 +598,7 @@ recovery_adopt (struct store *store, char **error)
 {
   struct arena *arena = store->arena;
   uint32_t *indexes = calloc (arena->frame_count, sizeof *indexes), count = 0;
+  struct space_counts counts;
 
   if (indexes == NULL)
     return error_set (error, -ENOMEM, "there is not enough memory to take over the arena");
@@ -641,6 +642,10 @@ recovery_adopt (struct store *store, char **error)
     }
   }
   free (indexes);
+  space_get_counts (store->space, &counts);
+  if (counts.reserved > counts.free)
+    return error_set (error, -EUCLEAN, "damaged: there is no room for what the journal holds;"
+                      " lacuna check tells more");
   return 0;
 }
 

@@ -371,6 +371,9 @@ void keeper_write_back (struct store *store, struct writeback_request *request, 
 void keeper_want_checkpoint (struct store *store);
 /* WAITER is woken when what is being passed down now is free.  False: nothing is. */
 bool keeper_wait_discard (struct store *store, struct waiter *waiter);
+/* Everything dirty to its place, with commits and checkpoints between; likewise blocking, for a
+ * store that nobody uses.  What fails stays dirty. */
+void keeper_write_back_all (struct store *store);
 /* Runs a checkpoint on the keeper's context from this thread, blocking; the keeper's thread is not
  * running. */
 int keeper_checkpoint_now (struct store *store, enum checkpoint_kind kind);

@@ -352,6 +352,8 @@ store_close (struct store *store, char **error)
                       " the arena %s, if that is in use", store->arena->path != NULL
                         ? store->arena->path : "(off)");
   else if (!store->is_read_only) {
+    /* The last checkpoint writes back, too, but its items must fit what the journal has left. */
+    keeper_write_back_all (store);
     code = keeper_checkpoint_now (store, CHECKPOINT_FINAL);
     keeper_settle (store);
     if (code != 0)

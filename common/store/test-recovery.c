@@ -21,6 +21,7 @@
 #define BLOCKS 131072
 #define META_BLOCKS 4096
 #define HALF_BLOCKS 64
+#define TAIL_BYTES 65536
 #define DATA_FIRST (META_BLOCKS + JOURNAL_HALVES * HALF_BLOCKS)
 
 static const struct store_geometry geometry = {
@@ -44,6 +45,7 @@ static struct sim_image *image;
 static struct store *store;
 static struct context *context;
 static char *error;
+static uint64_t cache_bytes = 4 * MIB;
 
 /* --- running --- */
 
@@ -53,7 +55,8 @@ open_image (const char *arena, bool is_read_only)
   struct store_options options = {
     .device = sim_device_create (image),
     .arena_path = arena,
-    .cache_bytes = 4 * MIB,
+    .cache_bytes = cache_bytes,
+    .tail_bytes = TAIL_BYTES,
     .is_read_only = is_read_only,
     .has_own_keeper = true,
   };
@@ -274,6 +277,25 @@ test_read_only (void **state)
   sim_image_destroy (image);
 }
 
+/* More dirty blocks than the tail and the journal have room for the items of. */
+static void
+test_close_dirty (void **state)
+{
+  (void) state;
+  cache_bytes = GIB;
+  make_store ("off");
+  do_admin (ADMIN_CREATE, "a");
+  for (uint64_t i = 0; i < 20000; i++)
+    write_blocks ("a", 2 * i, 1);
+  assert_true (cache_dirty_count (store->cache) > 19000);
+  close_store ();
+  cache_bytes = 4 * MIB;
+  assert_int_equal (open_image ("off", true), 0);
+  assert_true (space_end (store->space) >= DATA_FIRST + 20000);
+  close_store ();
+  sim_image_destroy (image);
+}
+
 /* --- damage --- */
 
 static void
@@ -345,6 +367,8 @@ test_damaged_arena (void **state)
 {
   struct sim_image *whole;
   static uint8_t bytes[8 * MIB];
+  struct arena_header *header;
+  uint64_t tail, tail_bytes;
   ssize_t length;
   unsigned opened = 0;
   int fd;
@@ -358,6 +382,12 @@ test_damaged_arena (void **state)
     keeper_tick (store);
   run ();
   write_blocks ("a", 10, 40);
+  keeper_write_back_all (store);
+  write_blocks ("a", 5, 10);
+  header = store->arena->header;
+  tail = store->arena->tail - (uint8_t *) header + atomic_load (&header->tail_start) % TAIL_BYTES;
+  tail_bytes = atomic_load (&header->tail_end) - atomic_load (&header->tail_start);
+  assert_true (tail_bytes > 0);
   kill_store ();
   whole = image;
   fd = open (arena_path, O_RDONLY);
@@ -366,8 +396,10 @@ test_damaged_arena (void **state)
   assert_true (length > 0 && length < (ssize_t) sizeof bytes);
   random_state = 1;
   for (unsigned i = 0; i < 400; i++) {
-    /* Up to where the first items of the tail end. */
-    uint64_t at = random_below (i % 2 == 0 ? 256 : BLOCK_SIZE + 1024 * 24 + 512) / 8 * 8;
+    /* The header; those of the frames that are used first; the items. */
+    uint64_t at = i % 3 == 0   ? random_below (sizeof *header) / 8 * 8
+                  : i % 3 == 1 ? BLOCK_SIZE + random_below (60 * sizeof (struct arena_frame)) / 8 * 8
+                               : tail + random_below (tail_bytes) / 8 * 8;
     uint64_t value = random_below (3) == 0 ? random_number () : random_below (64);
 
     fd = open (arena_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
@@ -417,6 +449,7 @@ main (void)
     cmocka_unit_test (test_rename_in_checkpoint),
     cmocka_unit_test (test_superblock_fails),
     cmocka_unit_test (test_read_only),
+    cmocka_unit_test (test_close_dirty),
     cmocka_unit_test (test_last_disk_id),
     cmocka_unit_test (test_two_stores),
     cmocka_unit_test (test_damaged_arena),

@@ -162,18 +162,27 @@ writeback_make_room (struct store *store, struct op *op)
   return OP_MORE;
 }
 
+/* The frames that were collected, back to the dirty ones. */
+static void
+writeback_put_back (struct store *store)
+{
+  struct writeback *writeback = &store->keeper.writeback;
+  struct list wake = LIST_INIT (wake);
+
+  for (uint32_t i = 0; i < writeback->frame_count; i++) {
+    cache_settle (store->cache, writeback->frames[i], false, &wake);
+    cache_put (store->cache, writeback->frames[i]);
+  }
+  writeback->frame_count = 0;
+  op_wake_all (&wake);
+}
+
 static enum op_next
 writeback_collect (struct store *store, struct op *op)
 {
   struct writeback *writeback = &store->keeper.writeback;
-  uint64_t bytes = 2 * JOURNAL_RANGE_ITEM * writeback->max;
+  uint64_t bytes;
 
-  writeback->needs_room = !journal_reserve_keeper (&store->journal, bytes, writeback->is_checkpoint);
-  if (writeback->needs_room && writeback->is_checkpoint && !writeback->has_committed)
-    return writeback_make_room (store, op);
-  if (writeback->needs_room)
-    return OP_DONE;
-  writeback->tail_bytes = bytes;
   if (writeback->only != NULL)
     writeback_collect_disk (store, writeback->only);
   else {
@@ -182,13 +191,18 @@ writeback_collect (struct store *store, struct op *op)
       writeback_collect_disk (store, container_of (link, struct disk, link));
     pthread_mutex_unlock (&store->disks_mutex);
   }
-  if (writeback->frame_count == 0) {
-    struct list wake = LIST_INIT (wake);
-
-    journal_unreserve (&store->journal, bytes, &wake);
-    op_wake_all (&wake);
-    return OP_DONE;
+  /* Not more than they need: to find out that there are none left, none. */
+  bytes = 2 * JOURNAL_RANGE_ITEM * writeback->frame_count;
+  writeback->needs_room
+    = bytes > 0 && !journal_reserve_keeper (&store->journal, bytes, writeback->is_checkpoint);
+  if (writeback->needs_room) {
+    writeback_put_back (store);
+    return writeback->is_checkpoint && !writeback->has_committed ? writeback_make_room (store, op)
+                                                                 : OP_DONE;
   }
+  writeback->tail_bytes = bytes;
+  if (writeback->frame_count == 0)
+    return OP_DONE;
   qsort (writeback->frames, writeback->frame_count, sizeof *writeback->frames, writeback_compare);
   writeback_make_runs (store);
   writeback->stage = WRITEBACK_LOCK;
