@@ -94,23 +94,45 @@ admission_release (struct admission *admission, uint64_t count, struct list *wak
   mutex_unlock (&admission->mutex);
 }
 
+void
+in_flight_init (struct cache *cache)
+{
+  uint64_t all = cache->frame_count / 2, large = 0;
+
+  /* Half for each; of a small cache more for the large ones, or none. */
+  if (all >= CACHE_LARGE_MAX + 4 * CACHE_SMALL_MAX)
+    large = MAX (all / 2, CACHE_LARGE_MAX);
+  admission_init (&cache->in_flight, all - large);
+  admission_init (&cache->in_flight_large, large);
+}
+
+/* Which of them a request of COUNT frames is charged to. */
+static struct admission *
+in_flight_of (struct cache *cache, uint32_t count)
+{
+  return count > CACHE_SMALL_MAX && cache->in_flight_large.max > 0 ? &cache->in_flight_large
+                                                                   : &cache->in_flight;
+}
+
 bool
 cache_charge (struct cache *cache, uint32_t count, struct waiter *waiter,
               struct cache_ticket *ticket)
 {
-  return admission_charge (&cache->in_flight, count, waiter, ticket);
+  return admission_charge (in_flight_of (cache, count), count, waiter, ticket);
 }
 
 bool
 cache_try_charge (struct cache *cache, uint32_t count)
 {
-  return atomic_load (&cache->in_flight.waiting) == 0 && admission_try (&cache->in_flight, count);
+  struct admission *in_flight = in_flight_of (cache, count);
+
+  return atomic_load (&in_flight->waiting) == 0 && admission_try (in_flight, count);
 }
 
 void
 cache_uncharge (struct cache *cache, uint32_t count, struct list *wake)
 {
-  admission_release (&cache->in_flight, count, wake);
+  admission_release (in_flight_of (cache, count), count, wake);
 }
 
 bool
@@ -148,6 +170,7 @@ bool
 cache_charge_cancel (struct cache *cache, struct cache_ticket *ticket, struct list *wake)
 {
   return admission_cancel (&cache->in_flight, ticket, wake)
+         || admission_cancel (&cache->in_flight_large, ticket, wake)
          || admission_cancel (&cache->dirty, ticket, wake);
 }
 

@@ -103,7 +103,7 @@ struct cache {
 
   _Atomic uint64_t version __attribute__ ((aligned (CACHE_LINE)));
   _Atomic uint64_t dirty_count;
-  struct admission in_flight, dirty;
+  struct admission in_flight, in_flight_large, dirty;
   struct replacement replacement;
   struct pool pool;
   struct free_stripe stripes[FREE_STRIPES];
@@ -222,6 +222,7 @@ void replacement_verify (struct cache *cache);
 /* --- cache-dirty.c: dirty frames, and room for them --- */
 
 void admission_init (struct admission *admission, uint64_t max);
+void in_flight_init (struct cache *cache);
 void admission_destroy (struct admission *admission);
 void admission_release (struct admission *admission, uint64_t count, struct list *wake);
 

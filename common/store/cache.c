@@ -606,7 +606,7 @@ cache_create (struct arena *arena)
     cache_free_tables (cache);
     return NULL;
   }
-  admission_init (&cache->in_flight, count / 2);
+  in_flight_init (cache);
   admission_init (&cache->dirty, count * 3 / 8);
   return cache;
 }
@@ -622,6 +622,7 @@ cache_destroy (struct cache *cache, bool is_abandoned)
     return;
   }
   admission_destroy (&cache->in_flight);
+  admission_destroy (&cache->in_flight_large);
   admission_destroy (&cache->dirty);
   replacement_destroy (cache);
   for (uint64_t i = 0; i <= cache->lock_mask; i++)
@@ -638,9 +639,9 @@ cache_get_stats (struct cache *cache, struct cache_stats *stats)
     .clean = replacement_clean_count (cache),
     .dirty = cache_dirty_count (cache),
     .free = replacement_free_count (cache),
-    .in_flight = atomic_load (&cache->in_flight.used),
+    .in_flight = atomic_load (&cache->in_flight.used) + atomic_load (&cache->in_flight_large.used),
     .dirty_max = cache->dirty.max,
-    .in_flight_max = cache->in_flight.max,
+    .in_flight_max = cache->frame_count / 2,
   };
 }
 

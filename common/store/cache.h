@@ -125,12 +125,16 @@ struct cache_ticket {
 
 /* Charges COUNT frames for a request in flight (received payload, pinned replies).  True: charged.
  * False: TICKET is queued (first come, first served), and WAITER handed back by the uncharge that
- * makes room; it is charged then.  COUNT <= in_flight_max (cache_get_stats): half of all frames. */
+ * makes room; it is charged then.  COUNT <= in_flight_max (cache_get_stats): half of all frames.
+ * Requests of more than CACHE_SMALL_MAX frames have a share of their own (where the cache is large enough for the
+ * longest one), and a queue: a client that stalls in the middle of one holds up none of the others. */
+#define CACHE_SMALL_MAX 256      /* 1 MiB: a window */
+#define CACHE_LARGE_MAX 8194     /* 32 MiB, not aligned */
 bool cache_charge (struct cache *cache, uint32_t count, struct waiter *waiter,
                    struct cache_ticket *ticket);
 /* As charge, without queueing. */
 bool cache_try_charge (struct cache *cache, uint32_t count);
-/* After the frames were put: whom this lets in must find them free. */
+/* What was charged, in one; after the frames were put: whom this lets in must find them free. */
 void cache_uncharge (struct cache *cache, uint32_t count, struct list *wake);
 
 /* Room for COUNT more dirty frames, as charge; COUNT <= dirty_max: 3/8 of all frames.  A dirty

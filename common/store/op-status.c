@@ -21,9 +21,10 @@ enum status_stage {
 /* Extents of the map that one request walks. */
 #define STATUS_EXTENTS_MAX 65536
 
-/* With dirty blocks around, one request looks at no more than this much (64 GiB): the look at the cache
- * costs a counter per MiB. */
-#define STATUS_DIRTY_BLOCKS_MAX (UINT64_C (1) << 24)
+/* The next dirty block is looked for so far ahead (1 GiB) by counters, one per MiB; and where there is none, among all
+ * frames, whatever the distance, but only so many times in one request. */
+#define STATUS_NEAR_BLOCKS (UINT64_C (1) << 18)
+#define STATUS_SCANS_MAX 16
 
 static enum op_next
 status_lock (struct request *request)
@@ -102,31 +103,47 @@ status_has_dirty (struct disk *disk)
          || atomic_load (&disk->cache.logged_count) > 0;
 }
 
+/* The first run of dirty blocks in [request->at, end): where, and how long; 0: none before *RUN, which is END unless
+ * *SCANS are used up. */
+static uint64_t
+status_find_dirty (struct request *request, uint64_t end, unsigned *scans, uint64_t *run)
+{
+  struct disk *disk = request->disk;
+  struct cache *cache = disk->store->cache;
+  uint64_t near = MIN (end, request->at + STATUS_NEAR_BLOCKS), length = 0;
+
+  *run = end;
+  if (!status_has_dirty (disk)
+      || cache_find_dirty (cache, &disk->cache, request->at, near - request->at, run, &length))
+    return length;
+  *run = near;
+  if (near == end || (*scans)-- == 0)
+    return 0;
+  if (!cache_find_dirty (cache, &disk->cache, near, end - near, run, &length))
+    *run = end;
+  return length;
+}
+
 static enum op_next
 status_look (struct request *request)
 {
   struct disk *disk = request->disk;
-  struct cache *cache = disk->store->cache;
   uint64_t end = request_first_block (request) + request_block_count (request);
-  unsigned budget = STATUS_EXTENTS_MAX;
+  unsigned budget = STATUS_EXTENTS_MAX, scans = STATUS_SCANS_MAX;
   struct list wake = LIST_INIT (wake);
   bool goes_on = true;
 
   request->at = request_first_block (request);
   if (request->flags & REQUEST_ONE_EXTENT)
     request->extent_max = 1;
-  if (status_has_dirty (disk))
-    end = MIN (end, request->at + STATUS_DIRTY_BLOCKS_MAX);
   while (goes_on && request->at < end) {
-    uint64_t run = end, length = 0;
+    uint64_t run, length = status_find_dirty (request, end, &scans, &run);
 
-    if (status_has_dirty (disk)
-        && !cache_find_dirty (cache, &disk->cache, request->at, end - request->at, &run,
-                                 &length))
-      run = end;
     goes_on = status_add_map (request, run, &budget);
-    if (goes_on && run < end)
+    if (goes_on && length > 0)
       goes_on = status_add (request, run + length, 0);
+    else if (run < end)
+      goes_on = false;
   }
   range_lock_release (&disk->range_lock, &request->fill->range, &wake);
   op_wake_all (&wake);

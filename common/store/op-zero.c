@@ -2,7 +2,7 @@
 /* op-zero.c - TRIM and WRITE_ZEROES: the range reads as zeros, and its space is given back (TRIM, WRITE_ZEROES), or
  * taken and kept (NO_HOLE).  Stands for:
  *
- *   write zeros into the partly covered blocks at the edges (TRIM leaves them alone)
+ *   write zeros into the partly covered blocks at the edges (TRIM leaves them alone), unless they read as zeros already
  *   for each step of at most ZERO_STEP_EXTENTS extents:
  *     reserve tail room; lock the step exclusive; apply; unlock
  *   if (FUA) commit
@@ -23,8 +23,10 @@
 
 enum zero_stage {
   ZERO_START,
-  ZERO_HEAD,       /* the partly covered first block */
-  ZERO_TAIL,       /* the partly covered last block */
+  ZERO_HEAD,       /* the partly covered first block: lock it */
+  ZERO_HEAD_LOOK,  /* locked */
+  ZERO_TAIL,       /* the partly covered last block: likewise */
+  ZERO_TAIL_LOOK,
   ZERO_STEP,       /* tail room for the next step */
   ZERO_LOCK,
   ZERO_APPLY,      /* locked */
@@ -120,27 +122,89 @@ zero_edge (struct request *request, uint64_t from, uint64_t to)
   return OP_WAIT;
 }
 
+/* Whether BLOCK, locked, reads as zeros as it is, and needs no space either: then zeros need not be written to a part of
+ * it. */
+static bool
+zero_edge_is_needless (struct request *request, uint64_t block)
+{
+  struct disk *disk = request->disk;
+  /* The frame first, the map second: what is not dirty any more is in the map by then. */
+  struct frame *frame = cache_peek (disk->store->cache, disk->id, block);
+  bool is_dirty = frame != NULL && atomic_load (&frame->state) == FRAME_DIRTY;
+  struct extent extent;
+
+  if (frame != NULL)
+    cache_put (disk->store->cache, frame);
+  if (is_dirty || request->offset + request->length > disk_size (disk))
+    return false;
+  extent_map_lookup (&disk->map, block, 1, &extent);
+  return extent.state == EXTENT_UNWRITTEN
+         || (extent.state == EXTENT_HOLE && !zero_keeps_space (request));
+}
+
+/* Locks the block of an edge, to look at it in STAGE. */
+static enum op_next
+zero_edge_lock (struct request *request, uint64_t block, enum zero_stage stage)
+{
+  struct op *op = &request->op;
+
+  op->stage = stage;
+  op_expect (op);
+  if (!range_lock_acquire (&request->disk->range_lock, &request->fill->range, block, block,
+                           RANGE_SHARED, &op->waiter))
+    return OP_WAIT;
+  op_wake (op);
+  return OP_MORE;
+}
+
+/* Bytes [from, to) of the locked block become zeros; not under the lock, for it is a WRITE of its own. */
+static enum op_next
+zero_edge_look (struct request *request, uint64_t from, uint64_t to, enum zero_stage next)
+{
+  struct list wake = LIST_INIT (wake);
+  bool is_needless = zero_edge_is_needless (request, from / BLOCK_SIZE);
+
+  range_lock_release (&request->disk->range_lock, &request->fill->range, &wake);
+  op_wake_all (&wake);
+  request->op.stage = next;
+  return is_needless ? OP_MORE : zero_edge (request, from, to);
+}
+
 static enum op_next
 zero_head (struct request *request)
 {
-  uint64_t end = request->offset + request->length;
-
   request->op.stage = ZERO_TAIL;
   if (request->offset % BLOCK_SIZE == 0)
     return OP_MORE;
-  return zero_edge (request, request->offset, MIN (request->at * BLOCK_SIZE, end));
+  return zero_edge_lock (request, request->offset / BLOCK_SIZE, ZERO_HEAD_LOOK);
+}
+
+static enum op_next
+zero_head_look (struct request *request)
+{
+  uint64_t end = request->offset + request->length;
+
+  return zero_edge_look (request, request->offset, MIN (request->at * BLOCK_SIZE, end), ZERO_TAIL);
 }
 
 static enum op_next
 zero_tail (struct request *request)
 {
-  uint64_t end = request->offset + request->length, start = request->end * BLOCK_SIZE;
+  uint64_t end = request->offset + request->length;
 
   request->op.stage = request->op.error == 0 ? ZERO_STEP : ZERO_END;
   /* Within one block there is no second edge. */
-  if (request->op.error != 0 || end % BLOCK_SIZE == 0 || start < request->offset)
+  if (request->op.error != 0 || end % BLOCK_SIZE == 0
+      || request->end * BLOCK_SIZE < request->offset)
     return OP_MORE;
-  return zero_edge (request, start, end);
+  return zero_edge_lock (request, request->end, ZERO_TAIL_LOOK);
+}
+
+static enum op_next
+zero_tail_look (struct request *request)
+{
+  return zero_edge_look (request, request->end * BLOCK_SIZE, request->offset + request->length,
+                         ZERO_STEP);
 }
 
 /* --- steps --- */
@@ -372,8 +436,12 @@ op_zero_step (struct op *op)
     return zero_start (request);
   case ZERO_HEAD:
     return zero_head (request);
+  case ZERO_HEAD_LOOK:
+    return zero_head_look (request);
   case ZERO_TAIL:
     return zero_tail (request);
+  case ZERO_TAIL_LOOK:
+    return zero_tail_look (request);
   case ZERO_STEP:
     return zero_step (request);
   case ZERO_LOCK:
