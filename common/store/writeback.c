@@ -33,9 +33,10 @@ enum writeback_stage {
 };
 
 /* A long run that begins so near behind a mapped extent is placed at the same distance behind it: what is missing
- * between them is in flight, and finds its place free (64 requests of a sequential writer arrive in any order).
+ * between them is in flight, and finds its place free (64 requests of a sequential writer arrive in any order, and those
+ * of four connections 64 MiB apart).
  * Short runs are not: random writes are better laid side by side. */
-#define WRITEBACK_GAP_BLOCKS 256
+#define WRITEBACK_GAP_BLOCKS (UINT64_C (1) << 15)
 #define WRITEBACK_GAP_RUN 16
 #define WRITEBACK_IO_BLOCKS 256
 
@@ -251,22 +252,25 @@ static uint64_t
 writeback_goal (struct store *store, struct disk *disk, uint64_t block, uint64_t length)
 {
   struct writeback *writeback = &store->keeper.writeback;
-  uint64_t gap = length >= WRITEBACK_GAP_RUN ? MIN (WRITEBACK_GAP_BLOCKS, block) : MIN (1, block);
+  uint64_t most = length >= WRITEBACK_GAP_RUN ? MIN (WRITEBACK_GAP_BLOCKS, block) : MIN (1, block);
+  uint64_t gap = MIN (WINDOW_BLOCKS, most);
   const struct writeback_piece *before
     = writeback->piece_count > 0 ? &writeback->pieces[writeback->piece_count - 1] : NULL;
   unsigned count;
 
-  if (before != NULL && before->disk == disk && block - (before->block + before->count) < gap)
+  if (before != NULL && before->disk == disk && block - (before->block + before->count) < most)
     return before->place + (block - before->block);
-  if (gap == 0)
-    return 0;
-  count = extent_map_scan (&disk->map, block - gap, gap, writeback->extents,
-                           ARRAY_COUNT (writeback->extents));
-  while (count-- > 0) {
-    const struct extent *extent = &writeback->extents[count];
+  for (; gap > 0; gap = MIN (gap * 16, most)) {
+    count = extent_map_scan (&disk->map, block - gap, gap, writeback->extents,
+                             ARRAY_COUNT (writeback->extents));
+    while (count-- > 0) {
+      const struct extent *extent = &writeback->extents[count];
 
-    if (extent->state != EXTENT_HOLE)
-      return extent->place + (block - extent->block);
+      if (extent->state != EXTENT_HOLE)
+        return extent->place + (block - extent->block);
+    }
+    if (gap == most)
+      break;
   }
   return 0;
 }
