@@ -136,8 +136,8 @@ write_lock (struct request *request)
   return OP_MORE;
 }
 
-/* Completes EDGE's fresh frame from OLD (NULL: zeros), and publishes it if OLD is still the block's frame.  False:
- * somebody published another one meanwhile; look again. */
+/* Completes EDGE's fresh frame from OLD, and publishes it if OLD is still the block's frame.  False: somebody published
+ * another one meanwhile; look again. */
 static bool
 write_merge (struct request *request, const struct write_edge *edge, struct frame *old,
              bool has_token, bool *token_taken)
@@ -148,23 +148,49 @@ write_merge (struct request *request, const struct write_edge *edge, struct fram
   struct list wake = LIST_INIT (wake);
   bool is_published;
 
-  if (old != NULL) {
-    memcpy (data, old->data, edge->from);
-    memcpy (data + edge->to, (uint8_t *) old->data + edge->to, BLOCK_SIZE - edge->to);
-  }
-  else {
-    memset (data, 0, edge->from);
-    memset (data + edge->to, 0, BLOCK_SIZE - edge->to);
-  }
+  memcpy (data, old->data, edge->from);
+  memcpy (data + edge->to, (uint8_t *) old->data + edge->to, BLOCK_SIZE - edge->to);
   is_published = cache_publish (store->cache, &request->disk->cache,
-                                request_first_block (request) + edge->index, fresh,
-                                old != NULL ? old : CACHE_NONE, has_token, token_taken, &wake);
+                                request_first_block (request) + edge->index, fresh, old, has_token,
+                                token_taken, &wake);
   op_wake_all (&wake);
   return is_published;
 }
 
-/* The old content of EDGE's block: a frame (referenced), NULL for zeros, or it must be waited for: OP_WAIT with the
- * stage to come back to set. */
+/* A clean frame of zeros, referenced, for a block that had no frame and was not written; NULL: it is not so any more.  The
+ * frame is in the index before the map is looked at: what is published for the block from now on replaces it, so that
+ * write_merge sees it, even if it has reached its place and left the cache by then. */
+static struct frame *
+write_hold_hole (struct request *request, uint64_t block)
+{
+  struct disk *disk = request->disk;
+  struct cache *cache = disk->store->cache;
+  struct list wake = LIST_INIT (wake);
+  struct frame *zeros = cache_allocate (cache), *found;
+  struct extent extent;
+  bool is_hole;
+
+  /* The charge for the dirty frame to come is enough for it. */
+  CHECK (zeros != NULL);
+  if (cache_fill_begin (cache, &disk->cache, block, zeros, &found) != CACHE_YOURS) {
+    cache_put (cache, found);
+    cache_put (cache, zeros);
+    return NULL;
+  }
+  extent_map_lookup (&disk->map, block, 1, &extent);
+  is_hole = extent.state != EXTENT_WRITTEN;
+  if (is_hole)
+    memset (zeros->data, 0, BLOCK_SIZE);
+  cache_fill_end (cache, zeros, is_hole, &wake);
+  op_wake_all (&wake);
+  if (is_hole)
+    return zeros;
+  cache_put (cache, zeros);
+  return NULL;
+}
+
+/* The old content of the block at INDEX, a frame (referenced); or it must be waited for, or looked for again: OP_WAIT or
+ * OP_MORE, with the stage to come back to set. */
 static enum op_next
 write_find_old (struct request *request, uint64_t index, struct frame **old)
 {
@@ -195,7 +221,10 @@ write_find_old (struct request *request, uint64_t index, struct frame **old)
   }
   *old = fill->edge;
   fill->edge = NULL;
-  return OP_DONE;
+  if (*old == NULL)
+    *old = write_hold_hole (request, request_first_block (request) + index);
+  op->stage = WRITE_PUBLISH;
+  return *old != NULL ? OP_DONE : OP_MORE;
 }
 
 static enum op_next
@@ -272,8 +301,7 @@ write_publish_blocks (struct request *request, uint64_t *tokens)
       if (next != OP_DONE)
         return next;
       is_published = write_merge (request, &edge, old, has_token, &token_taken);
-      if (old != NULL)
-        cache_put (store->cache, old);
+      cache_put (store->cache, old);
       if (!is_published)
         continue;
     }
