@@ -159,6 +159,13 @@ admin_check_resize (struct admin *admin)
     return admin_fail (admin, -EPERM,
                        "this would shrink the disk, and what lies beyond its new end would be"
                        " lost; say --shrink if that is wanted");
+  if (admin->size > admin->size_before
+      && extent_map_mapped_in (&admin->disk->map, admin->size_before / BLOCK_SIZE,
+                               (admin->size - admin->size_before) / BLOCK_SIZE)
+           > 0)
+    return admin_fail (admin, -ENOMEM,
+                       "what an earlier shrink cut off could not be freed for want of memory, and"
+                       " would be seen again; it is freed when the store is opened next");
   admin->op.stage = admin->size < admin->size_before ? ADMIN_RANGE : ADMIN_CHANGE;
   return OP_MORE;
 }
