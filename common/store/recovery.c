@@ -339,6 +339,24 @@ recovery_load_disks (struct store *store, struct queue *queue, char **error)
   return result;
 }
 
+/* Two disks of one name: the second could never be reached. */
+static int
+recovery_check_names (struct store *store, char **error)
+{
+  const char *before = "";
+
+  list_for_each (link, &store->disks) {
+    const struct disk *disk = container_of (link, struct disk, link);
+
+    if (disk->is_dying)
+      continue;
+    if (strcmp (disk->name, before) == 0)
+      return error_set (error, -EUCLEAN, "damaged: there are two disks of the name %s", before);
+    before = disk->name;
+  }
+  return 0;
+}
+
 /* By name, as store_list_disks gives them. */
 static void
 recovery_sort_disks (struct store *store)
@@ -804,7 +822,7 @@ recovery_load (struct store *store, const struct store_options *options, struct 
   if (result == 0)
     result = recovery_mark_extents (store, replay, was_clean, error);
   recovery_sort_disks (store);
-  return result;
+  return result == 0 ? recovery_check_names (store, error) : result;
 }
 
 int
