@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/checksum.h"
 #include "device/device-sim-internal.h"
 
 /* --- pages and chunks --- */
@@ -29,6 +30,7 @@ sim_page_create (const void *data)
   CHECK (page);
   page->references = 1;
   page->is_garbage = false;
+  page->hash = 0;
   if (data)
     memcpy (page->data, data, BLOCK_SIZE);
   else
@@ -498,6 +500,57 @@ sim_image_clone (struct sim_image *image, uint64_t seed)
   list_init (&clone->graveyard);
   clone->trace = NULL;
   return clone;
+}
+
+/* Of a block's content and something else. */
+static uint64_t
+page_hash (struct page *page, uint64_t with)
+{
+  uint64_t words[2] = { 0, with };
+
+  if (page && page->hash == 0)
+    page->hash = checksum (page->data, BLOCK_SIZE, 0) | 1;
+  words[0] = page ? page->hash + page->is_garbage : 0;
+  return checksum (words, sizeof words, 0);
+}
+
+bool
+sim_image_is_durable (const struct sim_image *image)
+{
+  bool is_durable = image->log_first == image->log_end;
+
+  for (unsigned i = 0; i < image->flight_count; i++)
+    is_durable &= image->flights[i].kind != IO_WRITE && image->flights[i].kind != IO_DISCARD;
+  return is_durable;
+}
+
+uint64_t
+sim_image_hash (struct sim_image *image)
+{
+  uint64_t hash = checksum (&image->length, sizeof image->length, image->durable_length), first = 0;
+
+  for (uint64_t i = 0; i < image->chunk_slots; i++)
+    for (unsigned b = 0; image->chunks[i] && b < CHUNK_BLOCKS; b++)
+      if (image->chunks[i]->durable[b])
+        hash += page_hash (image->chunks[i]->durable[b], image->chunks[i]->number * CHUNK_BLOCKS + b);
+  for (uint64_t p = image->log_first; p < image->log_end; p++) {
+    const struct log_entry *entry = log_at (image, p);
+
+    /* The numbers count all io since the image was made: only which entries are of one io matters. */
+    if (p == image->log_first || entry->number != log_at (image, p - 1)->number)
+      first = p - image->log_first;
+    hash = hash * 31 + page_hash (entry->page, entry->place << 16 | first);
+  }
+  for (unsigned i = 0; i < image->flight_count; i++) {
+    const struct flight *flight = &image->flights[i];
+
+    if (flight->error != 0 || (flight->kind != IO_WRITE && flight->kind != IO_DISCARD))
+      continue;
+    hash = hash * 37 + flight->kind;
+    for (uint64_t b = 0; b < flight->length; b++)
+      hash = hash * 31 + page_hash (flight->pages ? flight->pages[b] : NULL, flight->place + b);
+  }
+  return hash;
 }
 
 void

@@ -25,6 +25,7 @@
 struct page {
   unsigned references;
   bool is_garbage;              /* what a discard left: takes no space */
+  uint64_t hash;                /* of the data; 0: not known.  A page in use never changes */
   uint8_t data[BLOCK_SIZE];
 };
 

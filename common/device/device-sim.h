@@ -42,6 +42,10 @@ void sim_image_destroy (struct sim_image *image);
  * waits for: sim_crash decides on them.  SEED: its own fate.  Cheap: the pages are shared until one
  * of them changes. */
 struct sim_image *sim_image_clone (struct sim_image *image, uint64_t seed);
+/* Of all that a power cut would decide from: equal for images of which it can leave the same. */
+uint64_t sim_image_hash (struct sim_image *image);
+/* Whether a power cut changes nothing. */
+bool sim_image_is_durable (const struct sim_image *image);
 
 /* A device over the image; one at a time. */
 struct device *sim_device_create (struct sim_image *image);

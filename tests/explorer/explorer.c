@@ -15,6 +15,8 @@
 #define CHOICES_MAX 64
 /* Periods of the clock that may pass when nothing else can happen. */
 #define IDLE_TICKS_MAX 50
+/* So many outcomes are tried where the device has something that is not durable yet. */
+#define CUTS_OF_STATE 4
 
 /* The choices of a run: which of how many. */
 struct path {
@@ -167,19 +169,69 @@ on_io (void *arg, const struct io *io, bool is_completion)
 
 /* --- judging --- */
 
+/* Hashes of worlds in which the power was cut already.  Open addressing; 0: empty. */
+struct seen {
+  uint64_t *hashes;
+  uint64_t slots, count;        /* slots: power of 2 */
+};
+static struct seen seen;
+
+static bool
+seen_add (uint64_t hash)
+{
+  uint64_t at;
+
+  if (seen.count >= seen.slots / 2) {
+    struct seen old = seen;
+
+    seen = (struct seen) { .slots = MAX (1024, 2 * old.slots) };
+    seen.hashes = calloc (seen.slots, sizeof *seen.hashes);
+    CHECK (seen.hashes != NULL);
+    for (uint64_t i = 0; i < old.slots; i++)
+      if (old.hashes[i] != 0)
+        seen_add (old.hashes[i]);
+    free (old.hashes);
+  }
+  for (at = hash & (seen.slots - 1); seen.hashes[at] != 0; at = (at + 1) & (seen.slots - 1))
+    if (seen.hashes[at] == hash)
+      return false;
+  seen.hashes[at] = hash;
+  seen.count++;
+  return true;
+}
+
+static void
+seen_clear (void)
+{
+  free (seen.hashes);
+  seen = (struct seen) { 0 };
+}
+
 /* Cuts the power of a clone and looks at what is there after recovery. */
 static void
-cut_power (struct world *world, uint64_t seed, struct exploration *result)
+cut_power_once (struct world *world, uint64_t seed, struct exploration *result)
 {
   struct world *clone = world_clone (world, seed);
 
-  clone->options.seed = seed;
   result->cuts++;
   if (!world_crash (clone, CRASH_POWER, 0) || !world_verify (clone)) {
     printf ("  (after a power cut, image seed %" PRIu64 ")\n", seed);
     world->is_failed = true;
   }
   world_destroy (clone);
+}
+
+/* In each state once; some times where it is open what the device has kept. */
+static void
+cut_power (struct world *world, struct exploration *result)
+{
+  uint64_t hash = world_hash (world) | 1;
+  unsigned count = sim_image_is_durable (world->image) ? 1 : CUTS_OF_STATE;
+
+  if (!seen_add (hash))
+    return;
+  for (unsigned i = 0; i < count && !world->is_failed; i++)
+    cut_power_once (world, hash + i, result);
 }
 
 static void
@@ -197,10 +249,15 @@ judge_end (struct world *world, struct exploration *result)
       world_request (world, 0, d, REQUEST_FLUSH, 0, 0, 0);
   if (!world_settle (world) || !world_verify (world))
     return;
-  cut_power (world, result->runs, result);
+  cut_power (world, result);
 }
 
 /* --- one run --- */
+
+/* What may still be spent in a run. */
+struct bounds {
+  uint32_t preemptions, delays;
+};
 
 struct choice {
   struct op *op;                /* NULL: a completion */
@@ -208,7 +265,8 @@ struct choice {
 };
 
 static unsigned
-find_choices (struct world *world, struct choice *choices, struct op *last, uint32_t preemptions, bool *costs)
+find_choices (struct world *world, struct choice *choices, struct op *last, const struct bounds *left, bool *costs,
+              bool *is_cut)
 {
   unsigned ready = world_collect (world), in_flight = sim_in_flight (world->image), count = 0;
   bool last_is_ready = false;
@@ -217,19 +275,22 @@ find_choices (struct world *world, struct choice *choices, struct op *last, uint
   for (unsigned i = 0; i < ready; i++)
     last_is_ready |= world_ready_op (world, i) == last;
   *costs = last_is_ready;
+  *is_cut = ((last_is_ready && left->preemptions == 0) || left->delays == 0) && ready + in_flight > 1;
   /* The op that ran goes first, so that the first run is one op after the other. */
   if (last_is_ready)
     choices[count++].op = last;
   for (unsigned i = 0; i < ready; i++) {
     struct op *op = world_ready_op (world, i);
 
-    if (op != last && (!last_is_ready || preemptions > 0))
+    if (op != last && (!last_is_ready || left->preemptions > 0))
       choices[count++].op = op;
   }
-  for (unsigned i = 0; i < in_flight && (!last_is_ready || preemptions > 0); i++) {
+  for (unsigned i = 0; i < in_flight && (!last_is_ready || left->preemptions > 0); i++) {
     choices[count].op = NULL;
     choices[count++].io = i;
   }
+  if (left->delays == 0)
+    count = MIN (count, 1);
   return count;
 }
 
@@ -252,14 +313,17 @@ static void
 run_choices (struct world *world, struct exploration *result)
 {
   struct op *last = NULL;
-  uint32_t preemptions = current->preemptions;
+  struct bounds left = {
+    .preemptions = current->preemptions > 0 ? current->preemptions : UINT32_MAX,
+    .delays = current->delays > 0 ? current->delays : UINT32_MAX,
+  };
   unsigned idle = 0;
   bool has_then = current->then != NULL;
 
   while (!world->is_failed) {
     struct choice choices[CHOICES_MAX];
     unsigned count, chosen;
-    bool costs, is_new;
+    bool costs, is_cut, is_new;
 
     if (world->busy == 0 && !world->admin.is_running) {
       if (!has_then)
@@ -267,7 +331,8 @@ run_choices (struct world *world, struct exploration *result)
       has_then = false;
       current->then (world);
     }
-    count = find_choices (world, choices, last, preemptions, &costs);
+    count = find_choices (world, choices, last, &left, &costs, &is_cut);
+    result->is_complete &= !is_cut;
     if (count == 0) {
       if (idle++ == IDLE_TICKS_MAX) {
         world_fail (world, "requests hang");
@@ -279,15 +344,17 @@ run_choices (struct world *world, struct exploration *result)
     chosen = count > 1 ? choose (count) : 0;
     is_new = path.length >= path.replayed;
     result->steps++;
-    if (costs && choices[chosen].op != last && preemptions != PREEMPTIONS_ALL)
-      preemptions--;
+    if (costs && choices[chosen].op != last && left.preemptions != UINT32_MAX)
+      left.preemptions--;
+    if (chosen > 0 && left.delays != UINT32_MAX)
+      left.delays--;
     if (choices[chosen].op != NULL) {
       last = choices[chosen].op;
       world_step (world, last);
     } else
       world_complete (world, choices[chosen].io);
     if (current->cuts_power && is_new && !world->is_failed)
-      cut_power (world, path.length * 7919 + result->runs, result);
+      cut_power (world, result);
   }
 }
 
@@ -338,7 +405,7 @@ make_base (const struct scenario *scenario)
     .seed = 1,
     .geometry = { .group_blocks = 512, .meta_blocks = 64, .journal_half_blocks = 32 },
     .device_blocks = 64, .device_blocks_max = 4096,
-    .cache_bytes = 128 * BLOCK_SIZE, .tail_bytes = 16 * KIB,
+    .cache_bytes = 64 * BLOCK_SIZE, .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE,
     .contexts = 1, .is_plain = true, .step_weight = 1, .io_weight = 1,
     .is_tight = scenario->capacity > 0,
   };
@@ -360,7 +427,7 @@ explore (const struct scenario *scenario, uint64_t runs_max, bool is_traced, str
 {
   struct world *base;
 
-  memset (result, 0, sizeof *result);
+  *result = (struct exploration) { .is_complete = true };
   current = scenario;
   path.length = path.replayed = 0;
   signal (SIGABRT, on_abort);
@@ -384,9 +451,11 @@ explore (const struct scenario *scenario, uint64_t runs_max, bool is_traced, str
       break;
     if (result->runs == runs_max) {
       printf ("  %s has more than %" PRIu64 " interleavings: not all were run\n", scenario->name, runs_max);
+      result->is_complete = false;
       result->is_failed = true;
     }
   }
   world_destroy (base);
+  seen_clear ();
   return !result->is_failed;
 }

@@ -66,6 +66,15 @@ warm_logged_dirty (struct world *world)
   warm_dirty (world);
 }
 
+/* Block 0 has space, reads as zeros there, and is dirty. */
+static void
+warm_unwritten_dirty (struct world *world)
+{
+  request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
+  explorer_finish (world);
+  warm_dirty (world);
+}
+
 /* --- the races --- */
 
 static void
@@ -182,6 +191,13 @@ start_write_back_flush (struct world *world)
 }
 
 static void
+start_write_back_status (struct world *world)
+{
+  explorer_write_back (world, 0);
+  request (world, 0, REQUEST_BLOCK_STATUS, 0, 0, BLOCKS (2));
+}
+
+static void
 start_write_back_flush_write (struct world *world)
 {
   explorer_write_back (world, 0);
@@ -232,60 +248,105 @@ then_grow (struct world *world)
   world_resize_disk (world, 0, BLOCKS (4));
 }
 
-#define ALL PREEMPTIONS_ALL
-
+/* Those without a bound run through all interleavings; with LACUNA_LONG those without a long one do. */
 const struct scenario scenarios[] = {
-  { .name = "read-trim", .base = base_one, .start = start_read_trim, .then = then_read, .preemptions = ALL,
-    .about = "a miss must not bring back what is being deallocated" },
-  { .name = "read-zeroes", .base = base_one, .start = start_read_zeroes, .then = then_read, .preemptions = ALL,
-    .about = "nor what becomes unwritten in its place" },
-  { .name = "cache-trim", .base = base_one, .start = start_cache_trim, .then = then_read, .preemptions = ALL,
-    .about = "nor must CACHE" },
-  { .name = "partial-write-trim", .base = base_one, .start = start_partial_write_trim, .then = then_read,
-    .preemptions = ALL, .about = "nor what completes a partly written block" },
-  { .name = "write-write", .base = base_one, .start = start_write_write, .then = then_read, .preemptions = ALL,
-    .about = "two parts of one block: neither is lost" },
-  { .name = "write-write-empty", .base = base_empty, .start = start_write_write, .then = then_read, .preemptions = ALL,
-    .about = "the same over a hole" },
-  { .name = "write-write-read", .base = base_one, .start = start_write_write_read, .preemptions = 1,
-    .about = "the same, while the block is being read" },
-  { .name = "read-write", .base = base_one, .start = start_read_write, .then = then_read, .preemptions = ALL,
-    .about = "a late fill must not come over newer data" },
-  { .name = "read-read-trim", .base = base_one, .start = start_read_read_trim, .then = then_read, .preemptions = 1,
-    .about = "two readers of one block, one of whom waits for the other's fill" },
-  { .name = "read-partial-write-trim", .base = base_one, .start = start_read_partial_write_trim, .then = then_read,
-    .preemptions = 1, .about = "all populators against one that deallocates" },
-  { .name = "write-shrink", .is_long = true, .base = base_one, .start = start_write_shrink, .then = then_grow, .preemptions = 2,
-    .about = "what is cut off is gone, also after growing again" },
-  { .name = "read-shrink", .is_long = true, .base = base_one, .start = start_read_shrink, .then = then_grow, .preemptions = 2,
-    .about = "nor does a read bring it back" },
-  { .name = "write-back-trim", .base = base_one, .warm = warm_dirty, .start = start_write_back_trim, .then = then_read,
-    .preemptions = 1, .cuts_power = true, .about = "what is being written back must not outlive a TRIM" },
-  { .name = "write-back-trim-logged", .base = base_one, .warm = warm_logged, .start = start_write_back_trim,
-    .preemptions = 1, .cuts_power = true, .about = "nor its copy in the journal" },
-  { .name = "write-back-trim-hole", .base = base_empty, .warm = warm_dirty, .start = start_write_back_trim,
-    .preemptions = 1, .cuts_power = true, .about = "the same with a block that is just being allocated" },
-  { .name = "write-back-write", .base = base_one, .warm = warm_dirty, .start = start_write_back_write,
-    .preemptions = 1, .cuts_power = true, .about = "a block replaced while it is being written back" },
-  { .name = "write-back-write-logged", .base = base_one, .warm = warm_logged, .start = start_write_back_write,
-    .preemptions = 1, .cuts_power = true, .about = "a copy in the journal that is older than what is in its place" },
-  { .name = "write-back-flush-write", .is_long = true, .base = base_one, .warm = warm_logged_dirty,
-    .start = start_write_back_flush_write, .preemptions = 0, .cuts_power = true,
-    .about = "a FLUSH of what is written back while something newer replaces it, over an old copy in the journal" },
-  { .name = "trim-logged-hole", .base = base_empty, .warm = warm_logged, .start = start_read_trim, .then = then_read,
-    .preemptions = 1, .cuts_power = true, .about = "a copy in the journal of a block that is not mapped, trimmed" },
-  { .name = "write-back-flush", .is_long = true, .base = base_empty, .warm = warm_dirty, .start = start_write_back_flush,
-    .preemptions = 1, .cuts_power = true, .about = "written: with its data, or not at all" },
-  { .name = "reuse", .is_long = true, .base = base_two, .warm = warm_dirty, .start = start_reuse, .then = then_reuse, .capacity = 1,
-    .preemptions = 0, .cuts_power = true, .about = "write-back, TRIM, and the space given to another disk" },
-  { .name = "trim-reuse", .is_long = true, .base = base_two, .start = start_trim_reuse, .capacity = 1, .preemptions = 0, .cuts_power = true, .about = "no new owner before the freeing is durable" },
-  { .name = "flush-write", .base = base_one, .warm = warm_dirty, .start = start_flush_write, .preemptions = 1,
-    .cuts_power = true, .about = "FLUSH covers what was acknowledged before" },
-  { .name = "flush-write-hole", .base = base_empty, .warm = warm_dirty, .start = start_flush_write, .preemptions = 1,
-    .cuts_power = true, .about = "the same without places" },
-  { .name = "flush-trim", .base = base_one, .warm = warm_dirty, .start = start_flush_trim, .preemptions = 1,
-    .cuts_power = true, .about = "a TRIM beside a FLUSH of the same block" },
-  { .name = "fua-fua", .base = base_one, .start = start_fua_fua, .preemptions = 1, .cuts_power = true,
-    .about = "two records for one block" },
+  { .name = "read-trim",
+    .about = "a miss must not bring back what is being deallocated",
+    .base = base_one, .start = start_read_trim, .then = then_read },
+  { .name = "read-zeroes",
+    .about = "nor what becomes unwritten in its place",
+    .base = base_one, .start = start_read_zeroes, .then = then_read, .preemptions = 3 },
+  { .name = "cache-trim",
+    .about = "nor must CACHE",
+    .base = base_one, .start = start_cache_trim, .then = then_read },
+  { .name = "partial-write-trim",
+    .about = "nor what completes a partly written block",
+    .base = base_one, .start = start_partial_write_trim, .then = then_read },
+  { .name = "write-write",
+    .about = "two parts of one block: neither is lost",
+    .base = base_one, .start = start_write_write, .then = then_read, .preemptions = 3 },
+  { .name = "write-write-empty",
+    .about = "the same over a hole",
+    .base = base_empty, .start = start_write_write, .then = then_read },
+  { .name = "write-write-read",
+    .about = "the same, while the block is being read",
+    .base = base_one, .start = start_write_write_read, .preemptions = 1, .long_preemptions = 2 },
+  { .name = "read-write",
+    .about = "a late fill must not come over newer data",
+    .base = base_one, .start = start_read_write, .then = then_read, .preemptions = 3 },
+  { .name = "read-read-trim",
+    .about = "two readers of one block, one of whom waits for the other's fill",
+    .base = base_one, .start = start_read_read_trim, .then = then_read, .preemptions = 1,
+    .long_preemptions = 3 },
+  { .name = "read-partial-write-trim",
+    .about = "all populators against one that deallocates",
+    .base = base_one, .start = start_read_partial_write_trim, .then = then_read, .preemptions = 1,
+    .long_preemptions = 3 },
+  { .name = "write-shrink",
+    .about = "what is cut off is gone, also after growing again",
+    .base = base_one, .start = start_write_shrink, .then = then_grow, .delays = 2,
+    .long_delays = 4 },
+  { .name = "read-shrink",
+    .about = "nor does a read bring it back",
+    .base = base_one, .start = start_read_shrink, .then = then_grow, .delays = 2,
+    .long_delays = 4 },
+  { .name = "write-back-trim",
+    .about = "what is being written back must not outlive a TRIM",
+    .base = base_one, .warm = warm_dirty, .start = start_write_back_trim, .then = then_read,
+    .preemptions = 2, .long_preemptions = 4, .cuts_power = true },
+  { .name = "write-back-trim-logged",
+    .about = "nor its copy in the journal",
+    .base = base_one, .warm = warm_logged, .start = start_write_back_trim, .preemptions = 3,
+    .cuts_power = true },
+  { .name = "write-back-trim-hole",
+    .about = "the same with a block that is just being allocated",
+    .base = base_empty, .warm = warm_dirty, .start = start_write_back_trim, .preemptions = 3,
+    .cuts_power = true },
+  { .name = "write-back-write",
+    .about = "a block replaced while it is being written back",
+    .base = base_one, .warm = warm_dirty, .start = start_write_back_write, .preemptions = 2,
+    .long_preemptions = 4, .cuts_power = true },
+  { .name = "write-back-write-logged",
+    .about = "a copy in the journal that is older than what is in its place",
+    .base = base_one, .warm = warm_logged, .start = start_write_back_write, .preemptions = 2,
+    .long_preemptions = 4, .cuts_power = true },
+  { .name = "write-back-flush-write",
+    .about = "a FLUSH of what is written back while something newer replaces it, over an old copy in the journal",
+    .base = base_one, .warm = warm_logged_dirty, .start = start_write_back_flush_write,
+    .delays = 2, .long_delays = 5, .cuts_power = true },
+  { .name = "trim-logged-hole",
+    .about = "a copy in the journal of a block that is not mapped, trimmed",
+    .base = base_empty, .warm = warm_logged, .start = start_read_trim, .then = then_read,
+    .cuts_power = true },
+  { .name = "write-back-flush",
+    .about = "written: with its data, or not at all",
+    .base = base_empty, .warm = warm_dirty, .start = start_write_back_flush, .preemptions = 1,
+    .long_preemptions = 3, .delays = 5, .cuts_power = true },
+  { .name = "write-back-status",
+    .about = "dirty data over zeros is not told to be zeros",
+    .base = base_one, .warm = warm_unwritten_dirty, .start = start_write_back_status },
+  { .name = "reuse",
+    .about = "write-back, TRIM, and the space given to another disk",
+    .base = base_two, .warm = warm_dirty, .start = start_reuse, .then = then_reuse, .capacity = 1,
+    .delays = 2, .long_delays = 5, .cuts_power = true },
+  { .name = "trim-reuse",
+    .about = "no new owner before the freeing is durable",
+    .base = base_two, .start = start_trim_reuse, .capacity = 1, .delays = 2, .long_delays = 5,
+    .cuts_power = true },
+  { .name = "flush-write",
+    .about = "FLUSH covers what was acknowledged before",
+    .base = base_one, .warm = warm_dirty, .start = start_flush_write, .cuts_power = true },
+  { .name = "flush-write-hole",
+    .about = "the same without places",
+    .base = base_empty, .warm = warm_dirty, .start = start_flush_write, .preemptions = 3,
+    .cuts_power = true },
+  { .name = "flush-trim",
+    .about = "a TRIM beside a FLUSH of the same block",
+    .base = base_one, .warm = warm_dirty, .start = start_flush_trim, .preemptions = 2,
+    .cuts_power = true },
+  { .name = "fua-fua",
+    .about = "two records for one block",
+    .base = base_one, .start = start_fua_fua, .preemptions = 1, .long_preemptions = 3,
+    .cuts_power = true },
 };
 const unsigned scenario_count = ARRAY_COUNT (scenarios);

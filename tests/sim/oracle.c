@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/checksum.h"
 #include "oracle.h"
 
 /* From so many entries on a sector is looked through for those that cannot be seen any more. */
@@ -89,6 +90,24 @@ oracle_disk_copy (struct oracle_disk *to, const struct oracle_disk *from)
     memcpy (to->sectors[s].entries, sector->entries, sector->count * sizeof *sector->entries);
     to->sectors[s].count = to->sectors[s].max = sector->count;
   }
+}
+
+uint64_t
+oracle_disk_hash (const struct oracle_disk *disk)
+{
+  uint64_t hash = checksum (&disk->incarnation, sizeof disk->incarnation, disk->flushed);
+
+  for (uint64_t s = 0; s < disk->sector_max; s++)
+    for (uint32_t i = 0; i < disk->sectors[s].count; i++) {
+      const struct oracle_entry *entry = &disk->sectors[s].entries[i];
+      uint64_t words[] = {
+        s, entry->change, entry->pattern, entry->begun, entry->ended, entry->seen_first, entry->seen_last,
+        (uint64_t) entry->from << 32 | (uint64_t) entry->to << 16 | entry->flags,
+      };
+
+      hash = checksum (words, sizeof words, hash);
+    }
+  return hash;
 }
 
 static bool

@@ -67,6 +67,9 @@ void oracle_disk_clear (struct oracle_disk *disk);
 /* TO need not be initialised. */
 void oracle_disk_copy (struct oracle_disk *to, const struct oracle_disk *from);
 
+/* Of all that is known of the disk: equal for disks of which the same is demanded. */
+uint64_t oracle_disk_hash (const struct oracle_disk *disk);
+
 /* The bytes that CHANGE writes at OFFSET of the disk. */
 void oracle_pattern (uint64_t incarnation, uint64_t change, uint64_t offset, void *data, size_t length);
 

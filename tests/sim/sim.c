@@ -10,11 +10,9 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -49,20 +47,6 @@ struct swarm {
   unsigned crash, reopen, fault;/* of 10000 turns */
   struct world_options world;
 };
-
-static uint64_t current_seed;
-
-/* The engine's own checks end the program: the seed must still be told. */
-static void
-on_abort (int signal)
-{
-  char text[96];
-  int length = snprintf (text, sizeof text, "FAIL seed %" PRIu64 ": the program was stopped by signal %d\n",
-                         current_seed, signal);
-
-  if (write (STDOUT_FILENO, text, length) < 0)
-    _exit (3);
-}
 
 static uint64_t
 pick (struct random *random, const uint64_t *values, unsigned count)
@@ -278,7 +262,7 @@ run_all (const struct settings *settings)
     struct swarm swarm;
     struct world *world;
 
-    current_seed = seed;
+    world_note ("FAIL seed %" PRIu64 ": a check failed", seed);
     swarm_draw (&swarm, settings, seed);
     world = world_create (&swarm.world);
     if (world->is_failed || !run_world (world, &swarm, settings)) {
@@ -345,7 +329,7 @@ main (int argc, char **argv)
       return 2;
     }
   setvbuf (stdout, NULL, _IOLBF, 0);
-  signal (SIGABRT, on_abort);
+  world_handle_signals ();
   if (!settings.is_traced)
     log_set_sink (quiet_sink);
   if (settings.threads > 0)

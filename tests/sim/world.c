@@ -2,6 +2,7 @@
 /* world.c - the scheduler and the life of the store; see world.h. */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/checksum.h"
+#include "repeatable.h"
 #include "store/checker.h"
 #include "store/store-internal.h"
 #include "world-internal.h"
@@ -408,6 +410,64 @@ world_verify (struct world *world)
 
 /* --- life --- */
 
+/* Of the one world that has an arena: for signal handlers. */
+static char arena_directory[sizeof ((struct world *) NULL)->directory];
+static char arena_path[sizeof ((struct world *) NULL)->arena_path];
+
+static void
+remove_arena (void)
+{
+  if (arena_directory[0] == '\0')
+    return;
+  unlink (arena_path);
+  rmdir (arena_directory);
+}
+
+static char note[160];
+
+void
+world_note (const char *format, ...)
+{
+  va_list arguments;
+
+  va_start (arguments, format);
+  vsnprintf (note, sizeof note - 1, format, arguments);
+  va_end (arguments);
+  strcat (note, "\n");
+}
+
+static void
+on_end (int number)
+{
+  remove_arena ();
+  if (number == SIGABRT && write (STDOUT_FILENO, note, strlen (note)) < 0)
+    _exit (3);
+  signal (number, SIG_DFL);
+  raise (number);
+}
+
+void
+world_handle_signals (void)
+{
+  static const int numbers[] = { SIGHUP, SIGINT, SIGTERM, SIGABRT, SIGSEGV, SIGBUS, SIGPIPE };
+
+  atexit (remove_arena);
+  for (unsigned i = 0; i < ARRAY_COUNT (numbers); i++)
+    signal (numbers[i], on_end);
+}
+
+static void
+make_directory (struct world *world)
+{
+  const char *parent = getenv ("LACUNA_SHM");
+
+  snprintf (world->directory, sizeof world->directory, "%s/lacuna-sim-XXXXXX", parent != NULL ? parent : "/dev/shm");
+  CHECK (mkdtemp (world->directory) != NULL);
+  snprintf (world->arena_path, sizeof world->arena_path, "%s/arena", world->directory);
+  strcpy (arena_path, world->arena_path);
+  strcpy (arena_directory, world->directory);
+}
+
 /* Memory and arena's directory, without image and store. */
 static struct world *
 allocate_world (const struct world_options *options)
@@ -417,16 +477,14 @@ allocate_world (const struct world_options *options)
   CHECK (world != NULL);
   world->options = *options;
   world->random.state = options->seed;
-  world->buffer_bytes = STORE_REQUEST_MAX;
+  repeatable_seed (options->seed);
+  world->buffer_bytes = options->request_bytes_max > 0 ? options->request_bytes_max : STORE_REQUEST_MAX;
   world->buffer = malloc (world->buffer_bytes);
   CHECK (world->buffer != NULL);
   for (unsigned i = 0; i < WORLD_CLIENTS; i++)
     world->clients[i].world = world;
-  if (options->has_arena) {
-    strcpy (world->directory, "/dev/shm/lacuna-sim-XXXXXX");
-    CHECK (mkdtemp (world->directory) != NULL);
-    snprintf (world->arena_path, sizeof world->arena_path, "%s/arena", world->directory);
-  }
+  if (options->has_arena)
+    make_directory (world);
   return world;
 }
 
@@ -468,6 +526,7 @@ world_clone (struct world *world, uint64_t seed)
   struct world *clone;
 
   options.has_arena = false;
+  options.seed = seed;
   clone = allocate_world (&options);
   clone->random.state = seed;
   clone->image = sim_image_clone (world->image, seed);
@@ -482,6 +541,28 @@ world_clone (struct world *world, uint64_t seed)
   return clone;
 }
 
+uint64_t
+world_hash (struct world *world)
+{
+  const struct world_admin *admin = &world->admin;
+  uint64_t hash = sim_image_hash (world->image);
+  uint64_t words[] = {
+    admin->is_running, admin->is_unknown, admin->admin.kind, admin->disk, admin->size, admin->begun, world->names,
+  };
+
+  if (admin->is_running || admin->is_unknown)
+    hash = checksum (words, sizeof words, hash);
+  for (unsigned d = 0; d < WORLD_DISKS; d++) {
+    const struct world_disk *disk = &world->disks[d];
+
+    if (!disk->exists)
+      continue;
+    hash = checksum (disk->name, sizeof disk->name, hash);
+    hash = checksum (&disk->size, sizeof disk->size, hash + d) + oracle_disk_hash (&disk->oracle);
+  }
+  return hash;
+}
+
 void
 world_destroy (struct world *world)
 {
@@ -491,8 +572,8 @@ world_destroy (struct world *world)
     world_clients_crash (world);
   }
   if (world->options.has_arena) {
-    unlink (world->arena_path);
-    rmdir (world->directory);
+    remove_arena ();
+    arena_directory[0] = '\0';
   }
   for (unsigned d = 0; d < WORLD_DISKS; d++)
     oracle_disk_clear (&world->disks[d].oracle);

@@ -24,6 +24,7 @@ struct world_options {
   struct store_geometry geometry;
   uint64_t device_blocks, device_blocks_max;
   uint64_t cache_bytes, tail_bytes;
+  uint64_t request_bytes_max;   /* longer ones are never asked for; 0: the engine's limit */
   unsigned contexts;
   bool has_arena;               /* a file; else private memory, and a kill is like a power cut */
   bool is_tight;                /* so small that ENOSPC is to be expected */
@@ -83,8 +84,8 @@ struct world {
   unsigned busy;                /* clients that are not FREE */
   uint64_t now;
   unsigned names;
-  char directory[64];           /* of the arena; "": none */
-  char arena_path[96];
+  char directory[128];          /* of the arena; "": none */
+  char arena_path[160];
   bool is_faulty;               /* device faults were switched on since it was opened */
   bool is_failed;
   uint8_t *buffer;              /* of the largest request */
@@ -98,7 +99,13 @@ struct world *world_create (const struct world_options *options);
 struct world *world_create_closed (const struct world_options *options);
 /* A second world with a clone of the image and of the model, as they are now; no store is open in it. */
 struct world *world_clone (struct world *world, uint64_t seed);
+/* Of image and model: worlds with the same are not to be told from each other after a power cut. */
+uint64_t world_hash (struct world *world);
 bool world_open (struct world *world);
+/* Whatever ends the program, no arena stays behind (but for SIGKILL).  Arenas lie in $LACUNA_SHM, else in /dev/shm. */
+void world_handle_signals (void);
+/* What is to be said if a check of the engine ends the program. */
+void world_note (const char *format, ...) __attribute__ ((format (printf, 1, 2)));
 /* Settles, closes the store in order, and has the image checked. */
 bool world_close (struct world *world);
 /* Whatever state it is in. */
