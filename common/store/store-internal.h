@@ -427,6 +427,11 @@ struct replay {
   char **error;
 };
 
+/* recovery-load.c: from the device into STORE.  0 or negative errno with *ERROR. */
+int recovery_load_superblock (struct store *store, struct queue *queue, bool is_read_only,
+                              char **error);
+int recovery_load_disks (struct store *store, struct queue *queue, char **error);
+
 /* Applies the journal to the maps in memory.  0 or negative errno with *ERROR.  replay_end frees
  * what it holds. */
 int replay_journal (struct replay *replay);

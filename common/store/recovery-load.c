@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* recovery-load.c - what the device says: the newest valid superblock, the catalogue, the disks, their maps.
+ * Only reads; everything is checked before it is used, and what does not make sense is named.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "store/store-internal.h"
+
+/* --- superblock --- */
+
+static int
+recovery_check_features (const struct format_superblock *superblock, bool is_read_only,
+                         char **error)
+{
+  uint64_t incompat = from_le64 (superblock->incompat) & ~FEATURE_INCOMPAT_KNOWN;
+  uint64_t ro_compat = from_le64 (superblock->ro_compat) & ~FEATURE_RO_COMPAT_KNOWN;
+
+  if (from_le32 (superblock->version) != FORMAT_VERSION)
+    return error_set (error, -EPROTONOSUPPORT,
+                      "the store has format version %u, this program knows version %u; use a"
+                      " newer one",
+                      from_le32 (superblock->version), FORMAT_VERSION);
+  if (incompat != 0)
+    return error_set (error, -EPROTONOSUPPORT,
+                      "the store uses features that this program does not know (incompat %#llx);"
+                      " use a newer one",
+                      (unsigned long long) incompat);
+  if (ro_compat != 0 && !is_read_only)
+    return error_set (error, -EPROTONOSUPPORT,
+                      "the store uses features that this program does not know (ro_compat"
+                      " %#llx), so it can only be opened read-only",
+                      (unsigned long long) ro_compat);
+  return 0;
+}
+
+/* Sealed numbers may still be nonsense that a bug or a forger wrote. */
+static int
+recovery_check_geometry (const struct format_superblock *superblock, char **error)
+{
+  uint64_t group = from_le64 (superblock->group_blocks), meta = from_le64 (superblock->meta_blocks);
+  uint64_t journal = from_le64 (superblock->journal_place);
+  uint64_t half = from_le64 (superblock->journal_half_blocks);
+
+  if (!is_power_of_2 (group) || !is_power_of_2 (meta) || meta >= group || meta < 16
+      || group > UINT64_C (1) << 30 || journal != meta || half < 16 || half > group / 2
+      || journal + JOURNAL_HALVES * half > group || from_le32 (superblock->journal_half) > 1
+      || from_le64 (superblock->capacity) > PLACE_MAX)
+    return error_set (error, -EUCLEAN, "damaged: the superblock's geometry makes no sense");
+  return 0;
+}
+
+/* Reads all copies; of the valid ones the newest counts.  A slot without any valid copy is damage: the
+ * copies of a slot are never written at the same time (checkpoint.c). */
+static int
+recovery_read_superblock (struct store *store, struct queue *queue, char **error)
+{
+  uint8_t *images = aligned_alloc (BLOCK_SIZE, SUPERBLOCK_COPIES * BLOCK_SIZE);
+  bool valid[SUPERBLOCK_COPIES] = { false }, any = false, is_mixed = false;
+  const struct format_superblock *newest = NULL;
+  int result;
+
+  if (images == NULL)
+    return error_set (error, -ENOMEM, "there is not enough memory");
+  result = device_do (queue, IO_READ, 0, images, SUPERBLOCK_COPIES);
+  if (result != 0) {
+    free (images);
+    return error_set (error, result, "the superblock cannot be read: %s", strerror (-result));
+  }
+  for (unsigned copy = 0; copy < SUPERBLOCK_COPIES; copy++) {
+    const struct format_superblock *superblock
+      = (const struct format_superblock *) (images + copy * BLOCK_SIZE);
+
+    any |= memcmp (superblock->magic, SUPERBLOCK_MAGIC, sizeof superblock->magic) == 0;
+    valid[copy] = format_superblock_check (superblock, copy) == NULL;
+    is_mixed |= valid[copy] && newest != NULL && memcmp (superblock->uuid, newest->uuid, 16) != 0;
+    if (valid[copy]
+        && (newest == NULL || from_le64 (superblock->sequence) > from_le64 (newest->sequence)))
+      newest = superblock;
+  }
+  if (newest == NULL)
+    result = any ? error_set (error, -EUCLEAN, "damaged: no copy of the superblock is valid")
+                 : error_set (error, -EMEDIUMTYPE,
+                              "this is not a Lacuna store; lacuna init makes one");
+  else if (is_mixed)
+    result = error_set (error, -EUCLEAN,
+                        "damaged: the superblocks are of two stores, as if lacuna init --force had"
+                        " been interrupted");
+  else if ((!valid[0] && !valid[1]) || (!valid[2] && !valid[3]))
+    result = error_set (error, -EUCLEAN,
+                        "damaged: both copies of a superblock (places %u and %u) are not valid, so"
+                        " the newest state may be lost",
+                        valid[0] || valid[1] ? 2 : 0, valid[0] || valid[1] ? 3 : 1);
+  else
+    store->superblock = *newest;
+  for (unsigned copy = 0; copy < SUPERBLOCK_COPIES && result == 0; copy++)
+    if (!valid[copy])
+      log_warning ("%s: copy %u of the superblock is not valid; the other one is used",
+                   store->path, copy);
+  free (images);
+  return result;
+}
+
+int
+recovery_load_superblock (struct store *store, struct queue *queue, bool is_read_only, char **error)
+{
+  int result = recovery_read_superblock (store, queue, error);
+
+  if (result == 0)
+    result = recovery_check_features (&store->superblock, is_read_only, error);
+  if (result == 0)
+    result = recovery_check_geometry (&store->superblock, error);
+  if (result == 0
+      && from_le64 (store->superblock.journal_place)
+             + JOURNAL_HALVES * from_le64 (store->superblock.journal_half_blocks)
+           > store->length)
+    result = error_set (error, -EUCLEAN, "damaged: the store is shorter than it was: its journal"
+                        " lies beyond its end");
+  return result;
+}
+
+/* --- nodes --- */
+
+struct recovery_read {
+  struct store *store;
+  struct queue *queue;
+  uint64_t owner;
+  const char *what;
+  char **error;
+};
+
+/* One node from its second copy. */
+static int
+recovery_read_mirror (struct recovery_read *read, uint64_t place, uint64_t checksum, void *image)
+{
+  struct store *store = read->store;
+  uint64_t mirror = place ^ (from_le64 (store->superblock.meta_blocks) / 2);
+  int error = device_do (read->queue, IO_READ, mirror, image, 1);
+  const char *why = error != 0 ? strerror (-error)
+                               : format_node_check (image, 0, store->identity.uuid, read->owner,
+                                                    place, checksum);
+
+  if (why == NULL) {
+    log_warning ("%s: the node at %" PRIu64 " (%s) is damaged; its second copy is used",
+                 store->path, place, read->what);
+    return 0;
+  }
+  return error_set (read->error, -EUCLEAN,
+                    "damaged: neither copy of the node at %" PRIu64 " (%s) is valid: %s; lacuna"
+                    " check tells more",
+                    place, read->what, why);
+}
+
+/* A run of nodes that lie side by side. */
+static int
+recovery_read_run (struct recovery_read *read, const uint64_t *places, const uint64_t *checksums,
+                   size_t count, uint8_t *images)
+{
+  struct store *store = read->store;
+  int error = device_do (read->queue, IO_READ, places[0], images, count);
+
+  for (size_t i = 0; i < count; i++) {
+    uint8_t *image = images + i * BLOCK_SIZE;
+
+    if (error != 0
+        || format_node_check (image, 0, store->identity.uuid, read->owner, places[i],
+                              checksums[i])
+             != NULL) {
+      int result = recovery_read_mirror (read, places[i], checksums[i], image);
+
+      if (result != 0)
+        return result;
+    }
+  }
+  return 0;
+}
+
+static bool
+recovery_is_node_place (const struct store *store, uint64_t place)
+{
+  uint64_t group = from_le64 (store->superblock.group_blocks);
+  uint64_t meta = from_le64 (store->superblock.meta_blocks);
+
+  return place >= SUPERBLOCK_COPIES && place <= PLACE_MAX && place % group < meta / 2;
+}
+
+static int
+recovery_read_nodes (void *arg, const uint64_t *places, const uint64_t *checksums, size_t count,
+                     void *images)
+{
+  struct recovery_read *read = arg;
+  size_t first = 0;
+
+  for (size_t i = 1; i <= count; i++) {
+    int error;
+
+    if (!recovery_is_node_place (read->store, places[i - 1]))
+      return error_set (read->error, -EUCLEAN, "damaged: %s refers to a node at %" PRIu64
+                        ", where none can be", read->what, places[i - 1]);
+    if (i < count && places[i] == places[i - 1] + 1 && i - first < IO_BYTES_MAX / BLOCK_SIZE)
+      continue;
+    error = recovery_read_run (read, places + first, checksums + first, i - first,
+                               (uint8_t *) images + first * BLOCK_SIZE);
+    if (error != 0)
+      return error;
+    first = i;
+  }
+  return 0;
+}
+
+static int
+recovery_load_tree (struct recovery_read *read, struct btree *tree,
+                    const struct format_pointer *root, uint32_t leaf_kind, uint32_t inner_kind)
+{
+  struct format_node_identity identity
+    = store_identity (read->store, leaf_kind, inner_kind, read->owner, 0);
+  int error = btree_load (tree, root, &identity, recovery_read_nodes, read);
+
+  if (error != 0 && *read->error == NULL)
+    error_set (read->error, error,
+               error == -ENOMEM ? "there is not enough memory for %s"
+                                : "damaged: the nodes of %s do not fit together; lacuna check"
+                                  " tells more",
+               read->what);
+  return error;
+}
+
+/* --- disks --- */
+
+static int
+recovery_load_disk (struct store *store, struct queue *queue, const struct btree_entry *entry,
+                    uint8_t *image, char **error)
+{
+  const struct format_disk *node = (const struct format_disk *) image;
+  char what[DISK_NAME_MAX + 32], name[DISK_NAME_MAX + 1];
+  struct recovery_read read
+    = { .store = store, .queue = queue, .owner = entry->key, .what = what, .error = error };
+  size_t length;
+  struct disk *disk;
+  int result;
+  uint64_t any = 0;
+
+  snprintf (what, sizeof what, "disk number %" PRIu64, entry->key);
+  result = recovery_read_nodes (&read, &entry->value, &any, 1, image);
+  if (result != 0)
+    return result;
+  length = from_le16 (node->name_length);
+  if (from_le32 (node->header.kind) != KIND_DISK || length > DISK_NAME_MAX
+      || from_le64 (node->size) > DISK_SIZE_MAX || from_le64 (node->size) % BLOCK_SIZE != 0
+      || entry->key >= from_le64 (store->superblock.next_disk_id))
+    return error_set (error, -EUCLEAN, "damaged: the node of %s makes no sense", what);
+  memcpy (name, node->name, length);
+  name[length] = '\0';
+  if ((from_le64 (node->flags) & DISK_IS_DYING) != 0
+        ? length > 0 || from_le64 (node->size) > 0
+        : strlen (name) != length || !format_name_is_valid (name, NULL))
+    return error_set (error, -EUCLEAN, "damaged: name or size of %s makes no sense", what);
+  disk = disk_create (store, entry->key, node->uuid, name, from_le64 (node->size),
+                      from_le64 (node->created));
+  if (disk == NULL)
+    return error_set (error, -ENOMEM, "there is not enough memory for its disks");
+  list_append (&store->disks, &disk->link);
+  disk->node_place = entry->value;
+  disk->is_dying = disk->is_deleted = (from_le64 (node->flags) & DISK_IS_DYING) != 0;
+  atomic_store (&disk->is_changed, false);
+  snprintf (what, sizeof what, "the map of disk %s", name);
+  result = recovery_load_tree (&read, &disk->map.tree, &node->map, KIND_MAP_LEAF, KIND_MAP_INNER);
+  if (result == 0 && extent_map_check (&disk->map, UINT64_MAX, NULL, NULL) != 0)
+    result = error_set (error, -EUCLEAN, "damaged: the extents in %s make no sense; lacuna check"
+                        " tells more", what);
+  return result;
+}
+
+int
+recovery_load_disks (struct store *store, struct queue *queue, char **error)
+{
+  struct recovery_read read
+    = { .store = store, .queue = queue, .what = "the catalogue", .error = error };
+  struct btree_entry entry = { 0 };
+  uint8_t *image;
+  int result
+    = recovery_load_tree (&read, &store->catalogue, &store->superblock.catalogue,
+                          KIND_CATALOGUE_LEAF, KIND_CATALOGUE_INNER);
+
+  if (result != 0)
+    return result;
+  image = aligned_alloc (BLOCK_SIZE, BLOCK_SIZE);
+  if (image == NULL)
+    return error_set (error, -ENOMEM, "there is not enough memory");
+  while (result == 0 && btree_ceiling (&store->catalogue, entry.key + 1, &entry))
+    result = recovery_load_disk (store, queue, &entry, image, error);
+  free (image);
+  return result;
+}
