@@ -19,7 +19,7 @@ enum command_stage {
   COMMAND_LIST_PIECE,    /* the next disks */
   COMMAND_MAP_ASK,       /* block status of the rest of the disk */
   COMMAND_MAP_ANSWER,    /* as much of it as was told */
-  COMMAND_PUNCH_ASK,     /* the next piece becomes a hole */
+  COMMAND_PUNCH_ASK,     /* the range becomes a hole */
   COMMAND_PUNCH_ANSWER,
   COMMAND_END,           /* the last piece was emitted */
 };

@@ -7,10 +7,6 @@
 #include "base/text.h"
 #include "command-internal.h"
 
-/* A punch goes in requests of at most this many bytes, so that one of exabytes can be stopped.  The
- * store goes in bounded steps of its own inside each. */
-#define PUNCH_PIECE (64 * TIB)
-
 /* The disk stays open (and cannot be deleted) until the command ends. */
 static bool
 command_open_disk (struct command *command)
@@ -153,11 +149,11 @@ command_punch (struct command *command)
 }
 
 /* Write zeroes, not trim: the range reads as zeros afterwards, to the byte; whole blocks become
- * holes. */
+ * holes.  In one request, whose steps the store bounds: each costs a look at the cache. */
 enum op_next
 command_punch_ask (struct command *command)
 {
-  uint64_t length = MIN (command->end - command->at, PUNCH_PIECE);
+  uint64_t length = command->end - command->at;
   const char *why;
   int error = request_validate (command->disk, REQUEST_WRITE_ZEROES, REQUEST_FUA, command->at,
                                 length, &why);
@@ -178,7 +174,6 @@ command_punch_answer (struct command *command)
   if (error < 0)
     return command_fail (command, error, "from %" PRIu64 " on it is punched in part only: %s",
                          command->at, strerror (-error));
-  command->at += command->access.length;
-  command->op.stage = command->at < command->end ? COMMAND_PUNCH_ASK : COMMAND_END;
+  command->op.stage = COMMAND_END;
   return OP_MORE;
 }
