@@ -198,7 +198,7 @@ for client in stalled:
 for i in range (5):
     start = time.monotonic ()
     subprocess.run ([lacuna, "list", store], check=True, stdout=subprocess.DEVNULL)
-    assert time.monotonic () - start < 5
+    assert time.monotonic () - start < 60
 time.sleep (0.5)
 growth = memory () - before
 with open (f"/proc/{pid}/maps") as file:
