@@ -122,5 +122,23 @@ def test_scattered_punch():
     scattered("punch", lambda: lacuna("punch", server.path, "disk", "0", str(TIB)))
 
 
+def test_exabytes():
+    """The largest disk, with dirty blocks far apart: its map and a punch of half of it are one request each."""
+    server = Server({"disk": (8 << 60) - BLOCK}).start()
+    h = server.connect()
+    for offset in (0, 5 << 60, (5 << 60) + TIB):
+        h.pwrite(b"x" * BLOCK, offset)
+    start = time.monotonic()
+    lines = lacuna("map", server.path, "disk").splitlines()
+    lacuna("punch", server.path, "disk", "100", str(4 << 60))
+    taken = time.monotonic() - start
+    print(f"map and punch of exabytes: {taken:.2f} s")
+    assert len(lines) == 1 + 6, lines
+    assert taken < 5, taken
+    assert h.pread(BLOCK, 0) == b"x" * 100 + bytes(BLOCK - 100)
+    h.shutdown()
+    server.stop()
+
+
 run_tests(globals())
 server.stop()
