@@ -3,6 +3,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "explorer.h"
+#include "store/store-internal.h"
 
 #define BLOCKS(n) ((n) * BLOCK_SIZE)
 
@@ -177,6 +178,27 @@ start_write_back_trim (struct world *world)
 }
 
 static void
+start_write_back_zeroes (struct world *world)
+{
+  explorer_write_back (world, 0);
+  request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
+}
+
+/* The record may go to the half that the checkpoint begins, before the maps are frozen. */
+static void
+start_checkpoint_write (struct world *world)
+{
+  keeper_want_checkpoint (world->store);
+  request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
+}
+
+static void
+then_trim (struct world *world)
+{
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+}
+
+static void
 start_write_back_write (struct world *world)
 {
   explorer_write_back (world, 0);
@@ -294,13 +316,21 @@ const struct scenario scenarios[] = {
     .about = "what is being written back must not outlive a TRIM",
     .base = base_one, .warm = warm_dirty, .start = start_write_back_trim, .then = then_read,
     .preemptions = 2, .long_preemptions = 4, .cuts_power = true },
+  { .name = "write-back-zeroes",
+    .about = "nor come into what WRITE_ZEROES has kept the place of",
+    .base = base_one, .warm = warm_dirty, .start = start_write_back_zeroes, .then = then_read,
+    .preemptions = 2, .long_preemptions = 4, .cuts_power = true },
+  { .name = "checkpoint-write-trim",
+    .about = "a TRIM that the new maps have, after a record that they do not need any more",
+    .base = base_one, .start = start_checkpoint_write, .then = then_trim,
+    .delays = 3, .long_delays = 5, .cuts_power = true },
   { .name = "write-back-trim-logged",
     .about = "nor its copy in the journal",
-    .base = base_one, .warm = warm_logged, .start = start_write_back_trim, .preemptions = 3,
+    .base = base_one, .warm = warm_logged, .start = start_write_back_trim, .preemptions = 2,
     .cuts_power = true },
   { .name = "write-back-trim-hole",
     .about = "the same with a block that is just being allocated",
-    .base = base_empty, .warm = warm_dirty, .start = start_write_back_trim, .preemptions = 3,
+    .base = base_empty, .warm = warm_dirty, .start = start_write_back_trim, .preemptions = 2,
     .cuts_power = true },
   { .name = "write-back-write",
     .about = "a block replaced while it is being written back",
@@ -317,7 +347,7 @@ const struct scenario scenarios[] = {
   { .name = "trim-logged-hole",
     .about = "a copy in the journal of a block that is not mapped, trimmed",
     .base = base_empty, .warm = warm_logged, .start = start_read_trim, .then = then_read,
-    .cuts_power = true },
+    .preemptions = 3, .cuts_power = true },
   { .name = "write-back-flush",
     .about = "written: with its data, or not at all",
     .base = base_empty, .warm = warm_dirty, .start = start_write_back_flush, .preemptions = 1,
@@ -335,7 +365,7 @@ const struct scenario scenarios[] = {
     .cuts_power = true },
   { .name = "flush-write",
     .about = "FLUSH covers what was acknowledged before",
-    .base = base_one, .warm = warm_dirty, .start = start_flush_write, .cuts_power = true },
+    .base = base_one, .warm = warm_dirty, .start = start_flush_write, .preemptions = 3, .cuts_power = true },
   { .name = "flush-write-hole",
     .about = "the same without places",
     .base = base_empty, .warm = warm_dirty, .start = start_flush_write, .preemptions = 3,

@@ -8,7 +8,12 @@ top=${top_srcdir:-$(cd "$(dirname "$0")/../.." && pwd)}
 list=$top/tests/mutants/mutants
 compiler=${CC:-gcc}
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/lacuna-mutants-XXXXXX")
-trap 'rm -rf "$scratch"' EXIT
+
+LACUNA_SHM=$(mktemp -d /dev/shm/lacuna-mutants-XXXXXX)
+export LACUNA_SHM
+trap 'rm -rf "$scratch" "$LACUNA_SHM"' EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT
 
 flags="-std=gnu17 -O1 -g -pthread -D_GNU_SOURCE -DLACUNA_SLOW_CHECKS -I$top/common -I$top/tests/sim"
 libraries="-pthread $(pkg-config --libs liburing libxxhash json-c) $(pkg-config --libs liburcu 2>/dev/null)"
@@ -20,23 +25,24 @@ build_base() {
   local source object
   mkdir -p "$scratch/base"
   for source in "$top"/common/{base,device,store}/*.c "$top"/tests/sim/*.c "$top"/tests/explorer/*.c; do
-    case ${source##*/} in test-*) continue ;; esac
+    case ${source##*/} in test-kill-reuse.c) ;; test-*) continue ;; esac
     object=${source#"$top"/}
-    $compiler $flags -c "$source" -o "$scratch/base/${object//\//-}.o" || exit 1
-  done
+    printf '%s\0%s\0' "$source" "$scratch/base/${object//\//-}.o"
+  done | xargs -0 -n 2 -P "$(nproc)" sh -c "$compiler $flags"' -c "$1" -o "$2"' compile || exit 1
 }
 
-# link OBJECT-DIRECTORY: both programs.
+# link OBJECT-DIRECTORY PROGRAM
 link() {
-  local sim=() explorer=() object
+  local objects=() object
   for object in "$1"/*.o; do
-    case ${object##*/} in
-    tests-sim-sim.c.o | tests-sim-threads.c.o) sim+=("$object") ;;
-    tests-explorer-*) explorer+=("$object") ;;
-    *) sim+=("$object") explorer+=("$object") ;;
+    case $2:${object##*/} in
+    sim:tests-sim-sim.c.o | sim:tests-sim-threads.c.o) ;;
+    explorer:tests-explorer-* | test-kill-reuse:tests-sim-test-kill-reuse.c.o) ;;
+    *:tests-sim-sim.c.o | *:tests-sim-threads.c.o | *:tests-explorer-* | *:tests-sim-test-*) continue ;;
     esac
+    objects+=("$object")
   done
-  $compiler -o "$1/sim" "${sim[@]}" $libraries && $compiler -o "$1/explorer" "${explorer[@]}" $libraries
+  $compiler -o "$1/$2" "${objects[@]}" $libraries
 }
 
 # run_one NAME FILE EDIT DETECTOR: 0 if the mutant was caught.
@@ -50,7 +56,7 @@ run_one() {
     return 1
   fi
   rm "$dir/common-${file//\//-}.o"
-  if ! $compiler $flags -w -I"$top/common/${file%/*}" -c "$dir/${file##*/}" -o "$dir/common-${file//\//-}.o" || ! link "$dir"; then
+  if ! $compiler $flags -w -I"$top/common/${file%/*}" -c "$dir/${file##*/}" -o "$dir/common-${file//\//-}.o" || ! link "$dir" "${detector%% *}"; then
     echo "FAIL $name: it does not compile"
     return 1
   fi

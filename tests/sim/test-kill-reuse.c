@@ -31,6 +31,22 @@ quiet_sink (enum log_level level, const char *message)
   (void) message;
 }
 
+/* Cuts the power in a clone.  The arena goes, for as long as this takes: the superblock says where it is. */
+static bool
+cut_power (struct world *world, uint64_t seed)
+{
+  struct world *clone = world_clone (world, seed);
+  char hidden[sizeof world->arena_path + 8];
+  bool is_ok;
+
+  snprintf (hidden, sizeof hidden, "%s-hidden", world->arena_path);
+  CHECK (rename (world->arena_path, hidden) == 0);
+  is_ok = world_crash (clone, CRASH_POWER, 0) && world_verify (clone);
+  CHECK (rename (hidden, world->arena_path) == 0);
+  world_destroy (clone);
+  return is_ok;
+}
+
 /* Runs what was started to its end; the power is cut wherever the device is in another state than before. */
 static bool
 settle_with_cuts (struct world *world)
@@ -40,12 +56,8 @@ settle_with_cuts (struct world *world)
   for (unsigned turn = 0; turn < TURNS_MAX && (world->busy > 0 || world->admin.is_running); turn++) {
     uint64_t hash = world_hash (world);
 
-    for (unsigned i = 0; hash != last && i < 3; i++) {
-      struct world *clone = world_clone (world, hash + i);
-
-      world->is_failed |= !world_crash (clone, CRASH_POWER, 0) || !world_verify (clone);
-      world_destroy (clone);
-    }
+    for (unsigned i = 0; hash != last && i < 3; i++)
+      world->is_failed |= !cut_power (world, hash + i);
     last = hash;
     if (world->is_failed)
       return false;
