@@ -318,7 +318,7 @@ run_choices (struct world *world, struct exploration *result)
     .delays = current->delays > 0 ? current->delays : UINT32_MAX,
   };
   unsigned idle = 0;
-  bool has_then = current->then != NULL;
+  bool has_then = current->then != NULL, is_in_order = false;
 
   while (!world->is_failed) {
     struct choice choices[CHOICES_MAX];
@@ -329,10 +329,13 @@ run_choices (struct world *world, struct exploration *result)
       if (!has_then)
         return;
       has_then = false;
+      is_in_order = current->then_in_order;
       current->then (world);
     }
     count = find_choices (world, choices, last, &left, &costs, &is_cut);
     result->is_complete &= !is_cut;
+    if (is_in_order)
+      count = MIN (count, 1);
     if (count == 0) {
       if (idle++ == IDLE_TICKS_MAX) {
         world_fail (world, "requests hang");

@@ -28,6 +28,7 @@ struct scenario {
   void (*start) (struct world *world);
   /* Started when all of START has ended (for what must come after), explored as well. */
   void (*then) (struct world *world);
+  bool then_in_order;           /* not explored, but one step after the other */
   uint32_t preemptions, long_preemptions;  /* 0: no bound */
   uint32_t delays, long_delays;            /* 0: no bound */
   bool cuts_power;
