@@ -99,8 +99,9 @@ enum negotiate_result negotiate_run (struct connection *connection);
 /* --- reply.c: slots, and the replies that leave from them --- */
 
 #define IN_FLIGHT_MAX 128          /* requests of a connection, until their replies are sent */
-/* Bytes of READs, likewise, or one that is longer: what a slow reader can hold of the cache.  A quarter of what
- * requests up to 1 MiB share with the smallest cache (cache.h), so that such a reader holds up nobody else. */
+/* Bytes of READs, likewise, or one that is longer: what a slow reader can hold of the cache.  A
+ * quarter of what requests up to 1 MiB share with the smallest cache (cache.h), so that such a
+ * reader holds up nobody else. */
 #define READ_BACKLOG_MAX (2 * MIB)
 #define STATUS_EXTENTS_MAX 1024    /* in one answer to BLOCK_STATUS */
 #define OUTPUT_SEGMENTS 256

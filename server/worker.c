@@ -165,8 +165,9 @@ workers_stop (struct server *server)
 
 /* --- threads --- */
 
-/* On the worker's own thread: an io_uring may belong to the thread that made it.  From here on that thread runs the
- * context, so that what a socket brings needs no mailbox: on_prepare comes before the loop sleeps. */
+/* On the worker's own thread: an io_uring may belong to the thread that made it.  From here on
+ * that thread runs the context, so that what a socket brings needs no mailbox: on_prepare comes
+ * before the loop sleeps. */
 static int
 worker_begin (struct worker *worker)
 {

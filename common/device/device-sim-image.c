@@ -532,11 +532,13 @@ sim_image_hash (struct sim_image *image)
   for (uint64_t i = 0; i < image->chunk_slots; i++)
     for (unsigned b = 0; image->chunks[i] && b < CHUNK_BLOCKS; b++)
       if (image->chunks[i]->durable[b])
-        hash += page_hash (image->chunks[i]->durable[b], image->chunks[i]->number * CHUNK_BLOCKS + b);
+        hash += page_hash (image->chunks[i]->durable[b],
+                           image->chunks[i]->number * CHUNK_BLOCKS + b);
   for (uint64_t p = image->log_first; p < image->log_end; p++) {
     const struct log_entry *entry = log_at (image, p);
 
-    /* The numbers count all io since the image was made: only which entries are of one io matters. */
+    /* The numbers count all io since the image was made: only which entries are of
+     * one io matters. */
     if (p == image->log_first || entry->number != log_at (image, p - 1)->number)
       first = p - image->log_first;
     hash = hash * 31 + page_hash (entry->page, entry->place << 16 | first);

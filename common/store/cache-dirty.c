@@ -531,7 +531,8 @@ find_dirty (struct cache *cache, uint64_t disk, uint64_t block)
   return frame != NULL && frame_state (frame) == FRAME_DIRTY ? frame : NULL;
 }
 
-/* Whether the copy of the block that DIRTY is the frame of tells nothing any more once FRAME's content is durable. */
+/* Whether the copy of the block that DIRTY is the frame of tells nothing any more
+ * once FRAME's content is durable. */
 static bool
 copy_is_superseded (const struct frame *dirty, const struct frame *frame)
 {
@@ -583,8 +584,9 @@ heir_advance (struct frame *orphan, struct frame *heir)
   mutex_unlock (&disk->mutex);
 }
 
-/* ORPHAN is in its place, and a copy that is not newer was retired.  A newer one stays: replay would put it over what is
- * in its place, so the heir is still due until that copy is known to be durable.  Under the bucket's lock. */
+/* ORPHAN is in its place, and a copy that is not newer was retired.  A newer one stays: replay
+ * would put it over what is in its place, so the heir is still due until that copy is known to be
+ * durable.  Under the bucket's lock. */
 static void
 heir_settle (struct frame *orphan, struct frame *heir)
 {

@@ -126,8 +126,9 @@ struct cache_ticket {
 /* Charges COUNT frames for a request in flight (received payload, pinned replies).  True: charged.
  * False: TICKET is queued (first come, first served), and WAITER handed back by the uncharge that
  * makes room; it is charged then.  COUNT <= in_flight_max (cache_get_stats): half of all frames.
- * Requests of more than CACHE_SMALL_MAX frames have a share of their own (where the cache is large enough for the
- * longest one), and a queue: a client that stalls in the middle of one holds up none of the others. */
+ * Requests of more than CACHE_SMALL_MAX frames have a share of their own (where the cache is large
+ * enough for the longest one), and a queue: a client that stalls in the middle of one holds up
+ * none of the others. */
 #define CACHE_SMALL_MAX 256      /* 1 MiB: a window */
 #define CACHE_LARGE_MAX 8194     /* 32 MiB, not aligned */
 bool cache_charge (struct cache *cache, uint32_t count, struct waiter *waiter,
@@ -251,8 +252,8 @@ bool cache_take_token (struct cache *cache, struct frame *frame);
 /* A failed write-back gives a token back to whatever frame is dirty for this block now; false:
  * none is, caller unreserves. */
 bool cache_give_token (struct cache *cache, struct cache_disk *disk, uint64_t block);
-/* The block is dirty, by FRAME or by what replaced it, and the journal has a copy of it that is not newer than FRAME: to be
- * retired before FRAME is settled (under the gate both). */
+/* The block is dirty, by FRAME or by what replaced it, and the journal has a copy of it that is not
+ * newer than FRAME: to be retired before FRAME is settled (under the gate both). */
 bool cache_has_copy (struct cache *cache, struct frame *frame);
 /* OK: its content is durable in its place, and the map says so.  Clears IN_WRITEBACK; if it is
  * current it becomes CLEAN.  True: it still owned a token, which the caller unreserves (its block

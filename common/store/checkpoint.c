@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* checkpoint.c - the maps go to the device, and half of the journal is free again.  The keeper's.  Stands for:
+/* checkpoint.c - the maps go to the device, and half of the journal is free again.
+ * The keeper's.  Stands for:
  *
  *   let the next record begin the other half
  *   write back all blocks whose copy lies in the old half
@@ -8,9 +9,9 @@
  *   flush; write the superblock; flush; write its second copy
  *   the old half is free; so is what only the old state used
  *
- * Until the new superblock is durable the old one and all it refers to stay untouched: nodes are never overwritten,
- * and their places are given back last.  Maps go on changing while they are written: a frozen node is copied before
- * it is changed (btree.h).
+ * Until the new superblock is durable the old one and all it refers to stay untouched: nodes are
+ * never overwritten, and their places are given back last.  Maps go on changing while they are
+ * written: a frozen node is copied before it is changed (btree.h).
  *
  * A checkpoint waits for no commit: a commit may be waiting for it.
  */
@@ -142,7 +143,8 @@ checkpoint_freeze_disk (struct checkpoint *checkpoint, struct disk *disk)
   disk->frozen_mapped = disk->map.mapped;
   pthread_mutex_unlock (&disk->map.mutex);
   disk->frozen_size = disk_size (disk);
-  /* Deleted from the moment on when its item was logged, and its size is 0; not when somebody means to. */
+  /* Deleted from the moment on when its item was logged, and its size is 0; not
+   * when somebody means to. */
   disk->frozen_is_dying = disk->is_dying && disk->frozen_size == 0;
   memcpy (disk->frozen_name, disk->name, sizeof disk->name);
   if (disk->frozen_is_dying)
@@ -281,7 +283,8 @@ checkpoint_freeze_catalogue (struct store *store)
   checkpoint_start_writer (store, &store->catalogue, KIND_CATALOGUE_LEAF, KIND_CATALOGUE_INNER, 0);
 }
 
-/* The next node to be written: the maps of the frozen disks, each followed by its disk's node, then the catalogue.
+/* The next node to be written: the maps of the frozen disks, each followed by its
+ * disk's node, then the catalogue.
  * False: that was all, or an error (checkpoint->error). */
 static bool
 checkpoint_next_node (struct store *store, void *image, uint64_t *place)
@@ -428,8 +431,8 @@ checkpoint_submit_superblock (struct store *store, struct op *op, unsigned copy)
   op_submit (op, &checkpoint->ios[0]);
 }
 
-/* The two copies are not written at once: whatever tears the first leaves the second one of this slot as it was,
- * so that a slot without a valid copy is damage, never a crash. */
+/* The two copies are not written at once: whatever tears the first leaves the second one of this
+ * slot as it was, so that a slot without a valid copy is damage, never a crash. */
 static enum op_next
 checkpoint_flushed (struct store *store, struct op *op)
 {
@@ -487,8 +490,8 @@ checkpoint_thaw (struct store *store, bool is_durable)
   }
 }
 
-/* The durable superblock is the one in memory from now on; but for what is the same as long as the store is open, which
- * other threads read. */
+/* The durable superblock is the one in memory from now on; but for what is the same as long as
+ * the store is open, which other threads read. */
 static void
 checkpoint_remember (struct format_superblock *superblock, const struct format_superblock *durable)
 {
@@ -513,15 +516,16 @@ checkpoint_durable (struct store *store, struct op *op)
   checkpoint_remember (&store->superblock, checkpoint->superblock);
   checkpoint_thaw (store, true);
   space_release_batches (store->space, checkpoint->space_batch);
-  /* The tail keeps its items, though the nodes have what they say of the maps: an UNMAP or RETIRE among them may
-   * void DATA of a record that was written since the switch, and must follow it into the journal.  Only while
-   * there is no record yet they can go. */
+  /* The tail keeps its items, though the nodes have what they say of the maps: an UNMAP or RETIRE
+   * among them may void DATA of a record that was written since the switch, and must follow it into
+   * the journal.  Only while there is no record yet they can go. */
   if (checkpoint->kind != CHECKPOINT_RUNNING)
     journal_advance (&store->journal, checkpoint->position, &wake);
   op_wake_all (&wake);
   op_count (op, COUNTER_CHECKPOINTS, 1);
   commit_half_freed (store);
-  /* The second copy; the next checkpoint's flush makes it durable, long before the first is overwritten. */
+  /* The second copy; the next checkpoint's flush makes it durable, long before the
+   * first is overwritten. */
   checkpoint->stage = CHECKPOINT_COPIED;
   checkpoint_submit_superblock (store, op, 1);
   return OP_WAIT;

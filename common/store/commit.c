@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* commit.c - making all up to a point durable: one record, one sequential write, one device flush, for all who wait.
+/* commit.c - making all up to a point durable: one record, one sequential write,
+ * one device flush, for all who wait.
  *
- * A record takes the items of the tail and the content of fresh dirty blocks, under one checksum, so that the device
- * may write its sectors in any order: what is not whole is not valid.  An ITEM_MAP in the tail says that its data
- * is durable already (writeback.c), so the record may become durable at any time after it was submitted.
+ * A record takes the items of the tail and the content of fresh dirty blocks, under one checksum,
+ * so that the device may write its sectors in any order: what is not whole is not valid.  An
+ * ITEM_MAP in the tail says that its data is durable already (writeback.c), so the record may
+ * become durable at any time after it was submitted.
  *
- * One record is in flight at a time.  Ops join the queue; the first of them lends its context.  While a record
- * is being written the next batch gathers, which is what makes a hundred FLUSHes cost a few.
+ * One record is in flight at a time.  Ops join the queue; the first of them lends its
+ * context.  While a record is being written the next batch gathers, which is what makes a
+ * hundred FLUSHes cost a few.
  *
- * The journal has two halves, each used from its start.  When a record does not fit, it goes to the other half, if
- * a checkpoint has freed that; else the commit waits for the checkpoint (which waits for no commit).
+ * The journal has two halves, each used from its start.  When a record does not fit, it goes to
+ * the other half, if a checkpoint has freed that; else the commit waits for the checkpoint (which
+ * waits for no commit).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -95,7 +99,8 @@ commit_start (struct commit *commit, struct commit_request *first)
   op_init (&commit->op, op->context, "commit", COMMIT_TAKE, commit_step, commit_finished);
 }
 
-/* False: the running commit waits for a checkpoint, so REQUEST, which is the checkpoint's, must not wait for it. */
+/* False: the running commit waits for a checkpoint, so REQUEST, which is the
+ * checkpoint's, must not wait for it. */
 static bool
 commit_add (struct store *store, struct commit_request *request, struct op *op)
 {
@@ -187,8 +192,9 @@ commit_switch_half (struct store *store)
   pthread_mutex_unlock (&commit->mutex);
 }
 
-/* Whether a checkpoint asks for the other half.  Where a record has gone over to it meanwhile the checkpoint has what it
- * wants, and must not wait for this commit, which may have to wait for the checkpoint. */
+/* Whether a checkpoint asks for the other half.  Where a record has gone over to it meanwhile
+ * the checkpoint has what it wants, and must not wait for this commit, which may have to wait
+ * for the checkpoint. */
 static bool
 commit_take_switches (struct store *store)
 {
@@ -306,10 +312,10 @@ commit_collect_request (struct store *store, struct commit_request *request)
   return true;
 }
 
-/* What the record will hold.  With the gate closed no change is half made: the items tell the state of the maps,
- * the fresh frames what lies over it.  Requests that find no more room wait for the next record.  False: so many
- * items came that the half must be chosen again; cutting them off here would be wrong, since the frames
- * are those of the state after the last item. */
+/* What the record will hold.  With the gate closed no change is half made: the items tell the state
+ * of the maps, the fresh frames what lies over it.  Requests that find no more room wait for the
+ * next record.  False: so many items came that the half must be chosen again; cutting them off here
+ * would be wrong, since the frames are those of the state after the last item. */
 static bool
 commit_collect (struct store *store)
 {
@@ -342,7 +348,8 @@ commit_collect (struct store *store)
   return true;
 }
 
-/* Appends a DATA item for each run of frames that continue each other, in the order of the frames. */
+/* Appends a DATA item for each run of frames that continue each other, in the order
+ * of the frames. */
 static size_t
 commit_put_data_items (struct commit *commit, uint8_t *at)
 {

@@ -120,8 +120,9 @@ context_take_mail (struct context *context)
   if (atomic_load_explicit (&context->signalled, memory_order_acquire)) {
     uint64_t count;
 
-    /* Consumed before the mailbox is taken: what is posted after that signals again.  Where the writer has
-     * announced its write and not done it yet, it stays announced, or its event would never be read. */
+    /* Consumed before the mailbox is taken: what is posted after that signals again.  Where the
+     * writer has announced its write and not done it yet, it stays announced, or its event would
+     * never be read. */
     if (read (context->event_fd, &count, sizeof count) == sizeof count)
       atomic_store (&context->signalled, false);
     else

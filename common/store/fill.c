@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* fill.c - the slow path of READ, CACHE and partial WRITE: from a range of blocks to frames.
  *
- * The caller holds the range shared from before fill_start until after fill_finish: between the look at the map
- * and the publishing of the frames nothing can be deallocated.
+ * The caller holds the range shared from before fill_start until after fill_finish: between the
+ * look at the map and the publishing of the frames nothing can be deallocated.
  *
- * The index is asked before the map.  The other way round would be wrong: a block that is dirty and not mapped
- * yet may be written back, cleaned and evicted between the two looks, and would be taken for a hole.
+ * The index is asked before the map.  The other way round would be wrong: a block that is
+ * dirty and not mapped yet may be written back, cleaned and evicted between the two looks, and
+ * would be taken for a hole.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -160,7 +160,8 @@ journal_is_pressed (struct journal *journal)
   bool is_pressed;
 
   pthread_mutex_lock (&journal->mutex);
-  /* Where nothing is in it, those who have its room promised must go on; a commit would not help. */
+  /* Where nothing is in it, those who have its room promised must go on; a commit
+   * would not help. */
   is_pressed
     = journal_end (journal) > journal_start (journal)
       && (journal->is_wanted || journal_used (journal) > journal->arena->tail_bytes / 2);

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* keeper.c - the one background worker: decides what to do next, in this order:
  *
- *   a checkpoint that somebody needs    (a commit waits for half of the journal, or half is full; opening, closing)
+ *   a checkpoint that somebody needs    (a commit waits for half of the journal, or half is full;
+ *                                        opening, closing)
  *   write-back that a FLUSH waits for
  *   write-back because much is dirty, or old
  *   freeing what deleted disks held
  *
- * and beside these, as ops of their own on the same context, since they must not wait for each other:
+ * and beside these, as ops of their own on the same context, since they must not
+ * wait for each other:
  *
  *   a commit, when the tail is half full or has been lying there for a second
  *   passing free space down to the host, a piece at a time
  *
- * It sleeps (parks) until it is kicked.  Its clock is keeper_tick, once a second from its thread; the
- * simulator ticks it as it likes.
+ * It sleeps (parks) until it is kicked.  Its clock is keeper_tick, once a second from
+ * its thread; the simulator ticks it as it likes.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,13 +24,13 @@
 #include "base/log.h"
 #include "store/store-internal.h"
 
-/* So much of a half may be full before a checkpoint begins, in percent: the rest is for what is committed while it
- * writes back. */
+/* So much of a half may be full before a checkpoint begins, in percent: the rest is
+ * for what is committed while it writes back. */
 #define KEEPER_HALF_PERCENT 50
 /* From this share of the most that may be dirty on, it is written back. */
 #define KEEPER_DIRTY_SHARE 4
-/* The longest piece that is passed down at once, blocks (64 MiB): a hole punch of that size takes some 13 ms on
- * ext4. */
+/* The longest piece that is passed down at once, blocks (64 MiB): a hole punch of
+ * that size takes some 13 ms on ext4. */
 #define KEEPER_DISCARD_BLOCKS 16384
 /* Extents of a deleted disk freed between two looks at other work. */
 #define KEEPER_DYING_EXTENTS 1024
@@ -215,8 +217,8 @@ keeper_tick (struct store *store)
   for (unsigned i = 0; i + 1 < KEEPER_TICKS_OLD; i++)
     versions[i] = versions[i + 1];
   versions[KEEPER_TICKS_OLD - 1] = cache_version (store->cache);
-  /* Items that were in the tail at the last tick and still are: committed, so that the space they free is free.  What a
-   * deleted disk had is in no item, and waits for a commit nevertheless. */
+  /* Items that were in the tail at the last tick and still are: committed, so that the space they
+   * free is free.  What a deleted disk had is in no item, and waits for a commit nevertheless. */
   space_get_counts (store->space, &counts);
   keeper->commit_wanted
     = journal_start (&store->journal) < keeper->tick_position || counts.pending > 0;
@@ -364,8 +366,9 @@ keeper_forget (struct store *store, struct disk *disk)
   return true;
 }
 
-/* Some of the extents of a deleted disk; true: there was something to do.  No item is logged for them: a deleted
- * disk's extents are free when the store is opened (recovery.c).  The DELETE is durable already. */
+/* Some of the extents of a deleted disk; true: there was something to do.  No item is logged
+ * for them: a deleted disk's extents are free when the store is opened (recovery.c).  The
+ * DELETE is durable already. */
 static bool
 keeper_free_dying (struct store *store)
 {

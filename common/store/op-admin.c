@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* op-admin.c - create, resize, rename and delete a disk; make all durable.  One at a time; each is one item in the journal, so that
- * it is there or not after a crash.  They stand for:
+/* op-admin.c - create, resize, rename and delete a disk; make all durable.  One at a time; each is
+ * one item in the journal, so that it is there or not after a crash.  They stand for:
  *
- *   lock the disks' table (a queue, no thread waits); check; [shrink, delete: lock what goes away exclusive]
+ *   lock the disks' table (a queue, no thread waits); check; [shrink, delete: lock
+ *     what goes away exclusive]
  *   in the gate: log the item, change the table [drop the frames]
  *   commit
  *   [shrink: clear the extents beyond the end, in steps; delete: the keeper does]
  *   unlock
  *
- * Blocks that a shrink or a delete frees are freed after its item was logged: they get a new owner only
- * after the record that holds it is durable (space.h).
+ * Blocks that a shrink or a delete frees are freed after its item was logged: they get a new owner
+ * only after the record that holds it is durable (space.h).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -106,7 +107,8 @@ admin_check_new_name (struct admin *admin, const char *name)
   return OP_DONE;
 }
 
-/* The disk that is to be changed; it stays, since nobody else changes the table while the admin lock is held. */
+/* The disk that is to be changed; it stays, since nobody else changes the table
+ * while the admin lock is held. */
 static enum op_next
 admin_find (struct admin *admin)
 {
@@ -336,7 +338,8 @@ admin_change (struct admin *admin)
   return OP_MORE;
 }
 
-/* Still exclusive.  No items: what lies beyond a disk's size is free when the store is opened (recovery.c). */
+/* Still exclusive.  No items: what lies beyond a disk's size is free when the store
+ * is opened (recovery.c). */
 static enum op_next
 admin_clear (struct admin *admin)
 {

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* op-flush.c - FLUSH: all that was acknowledged on this disk, on any connection, is durable after it.  Stands for:
+/* op-flush.c - FLUSH: all that was acknowledged on this disk, on any connection, is
+ * durable after it.  Stands for:
  *
- *   note what has been published; if that is more than a record should hold, let the keeper write it to its place;
+ *   note what has been published; if that is more than a record should hold, let
+ *     the keeper write it to its place;
  *   join the next record, with what is left of it and all items
  *
  * Nothing is written where nothing was changed since the last one.

@@ -326,8 +326,8 @@ readahead_done (struct request *request)
   disk_close (disk);
 }
 
-/* The stream went on where it had ended: the window doubles, and the next one is fetched when the reader has come
- * halfway to the end of what was fetched. */
+/* The stream went on where it had ended: the window doubles, and the next one is fetched when the
+ * reader has come halfway to the end of what was fetched. */
 void
 readahead_after (struct request *request)
 {

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* op-status.c - BLOCK_STATUS: which parts of a range are holes, data, or zeros with space.  Stands for:
+/* op-status.c - BLOCK_STATUS: which parts of a range are holes, data, or zeros with
+ * space.  Stands for:
  *
  *   lock the range shared; lay the dirty blocks over the map; unlock
  *
- * A dirty block is data, whether the map shows a hole, zeros or data.  Dirty blocks are asked for before the map is:
- * what the cache does not report any more is in the map by then (write-back changes the map before it settles the frame).  Neighbours of one
- * kind are told as one.  An answer may cover less than was asked (proto.md, NBD_CMD_BLOCK_STATUS), so
- * the work is bounded: STATUS_EXTENTS_MAX extents of the map per answer.
+ * A dirty block is data, whether the map shows a hole, zeros or data.  Dirty blocks are asked for
+ * before the map is: what the cache does not report any more is in the map by then (write-back
+ * changes the map before it settles the frame).  Neighbours of one kind are told as one.  An answer
+ * may cover less than was asked (proto.md, NBD_CMD_BLOCK_STATUS), so the work is bounded:
+ * STATUS_EXTENTS_MAX extents of the map per answer.
  */
 #include <errno.h>
 
@@ -21,8 +23,8 @@ enum status_stage {
 /* Extents of the map that one request walks. */
 #define STATUS_EXTENTS_MAX 65536
 
-/* The next dirty block is looked for so far ahead (1 GiB) by counters, one per MiB; and where there is none, among all
- * frames, whatever the distance, but only so many times in one request. */
+/* The next dirty block is looked for so far ahead (1 GiB) by counters, one per MiB; and where there
+ * is none, among all frames, whatever the distance, but only so many times in one request. */
 #define STATUS_NEAR_BLOCKS (UINT64_C (1) << 18)
 #define STATUS_SCANS_MAX 16
 
@@ -103,8 +105,8 @@ status_has_dirty (struct disk *disk)
          || atomic_load (&disk->cache.logged_count) > 0;
 }
 
-/* The first run of dirty blocks in [request->at, end): where, and how long; 0: none before *RUN, which is END unless
- * *SCANS are used up. */
+/* The first run of dirty blocks in [request->at, end): where, and how long; 0: none before
+ * *RUN, which is END unless *SCANS are used up. */
 static uint64_t
 status_find_dirty (struct request *request, uint64_t end, unsigned *scans, uint64_t *run)
 {

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* op-write.c - WRITE.  The payload is in fresh frames already (request_admit); what is left stands for:
+/* op-write.c - WRITE.  The payload is in fresh frames already (request_admit); what
+ * is left stands for:
  *
- *   for each window: charge dirty frames; lock it shared; complete partly written blocks from their old content;
+ *   for each window: charge dirty frames; lock it shared; complete partly written
+ *     blocks from their old content;
  *     reserve space for the blocks that have none; publish; unlock
  *   if (FUA) commit
  *
- * Publishing is the last thing that is done and cannot fail, so a WRITE that fails leaves nothing behind that must
- * be cleaned up: no dirty frame without space, and nobody else's data touched.
+ * Publishing is the last thing that is done and cannot fail, so a WRITE that fails leaves nothing
+ * behind that must be cleaned up: no dirty frame without space, and nobody else's data touched.
  */
 #include <errno.h>
 #include <string.h>
@@ -136,8 +138,8 @@ write_lock (struct request *request)
   return OP_MORE;
 }
 
-/* Completes EDGE's fresh frame from OLD, and publishes it if OLD is still the block's frame.  False: somebody published
- * another one meanwhile; look again. */
+/* Completes EDGE's fresh frame from OLD, and publishes it if OLD is still the block's frame.
+ * False: somebody published another one meanwhile; look again. */
 static bool
 write_merge (struct request *request, const struct write_edge *edge, struct frame *old,
              bool has_token, bool *token_taken)
@@ -157,9 +159,10 @@ write_merge (struct request *request, const struct write_edge *edge, struct fram
   return is_published;
 }
 
-/* A clean frame of zeros, referenced, for a block that had no frame and was not written; NULL: it is not so any more.  The
- * frame is in the index before the map is looked at: what is published for the block from now on replaces it, so that
- * write_merge sees it, even if it has reached its place and left the cache by then. */
+/* A clean frame of zeros, referenced, for a block that had no frame and was not written; NULL: it
+ * is not so any more.  The frame is in the index before the map is looked at: what is published for
+ * the block from now on replaces it, so that write_merge sees it, even if it has reached its place
+ * and left the cache by then. */
 static struct frame *
 write_hold_hole (struct request *request, uint64_t block)
 {
@@ -189,8 +192,8 @@ write_hold_hole (struct request *request, uint64_t block)
   return NULL;
 }
 
-/* The old content of the block at INDEX, a frame (referenced); or it must be waited for, or looked for again: OP_WAIT or
- * OP_MORE, with the stage to come back to set. */
+/* The old content of the block at INDEX, a frame (referenced); or it must be waited for, or looked
+ * for again: OP_WAIT or OP_MORE, with the stage to come back to set. */
 static enum op_next
 write_find_old (struct request *request, uint64_t index, struct frame **old)
 {
@@ -245,8 +248,8 @@ write_edge_read (struct request *request)
   return OP_MORE;
 }
 
-/* How many blocks of the window need space promised: those without a mapping, and if EXACT, without a dirty
- * frame, which has its own promise. */
+/* How many blocks of the window need space promised: those without a mapping, and if EXACT,
+ * without a dirty frame, which has its own promise. */
 static uint64_t
 write_needs (struct request *request, bool exact)
 {
@@ -277,8 +280,8 @@ write_needs (struct request *request, bool exact)
   return needs;
 }
 
-/* Publishes the blocks of the window from request->at on; stops at a partly written block whose old content must
- * be waited for.  Tokens not used are in *TOKENS. */
+/* Publishes the blocks of the window from request->at on; stops at a partly written block whose old
+ * content must be waited for.  Tokens not used are in *TOKENS. */
 static enum op_next
 write_publish_blocks (struct request *request, uint64_t *tokens)
 {
@@ -321,8 +324,8 @@ write_publish_blocks (struct request *request, uint64_t *tokens)
   return OP_DONE;
 }
 
-/* Without space: what was freed may be usable after a commit.  The lock is given up while waiting: the commit may
- * need write-back of this very range, behind a TRIM that waits for us. */
+/* Without space: what was freed may be usable after a commit.  The lock is given up while waiting:
+ * the commit may need write-back of this very range, behind a TRIM that waits for us. */
 static enum op_next
 write_no_space (struct request *request)
 {
@@ -381,7 +384,8 @@ write_next (struct request *request)
   else if (!(request->flags & REQUEST_FUA))
     request->op.stage = WRITE_END;
   else
-    request->op.stage = request->frame_count <= commit_small_blocks (request->disk->store) ? WRITE_SYNC : WRITE_PLACE;
+    request->op.stage = request->frame_count <= commit_small_blocks (request->disk->store)
+                          ? WRITE_SYNC : WRITE_PLACE;
   return OP_MORE;
 }
 

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* op-zero.c - TRIM and WRITE_ZEROES: the range reads as zeros, and its space is given back (TRIM, WRITE_ZEROES), or
- * taken and kept (NO_HOLE).  Stands for:
+/* op-zero.c - TRIM and WRITE_ZEROES: the range reads as zeros, and its space is given back (TRIM,
+ * WRITE_ZEROES), or taken and kept (NO_HOLE).  Stands for:
  *
- *   write zeros into the partly covered blocks at the edges (TRIM leaves them alone), unless they read as zeros already
+ *   write zeros into the partly covered blocks at the edges (TRIM leaves them
+ *     alone), unless they read as zeros already
  *   for each step of at most ZERO_STEP_EXTENTS extents:
  *     reserve tail room; lock the step exclusive; apply; unlock
  *   if (FUA) commit
  *
- * Applying is one pass through the gate: log the change, drop the frames, change the map, free the space.  Between
- * the lock and the unlock nobody else can look the range up, fill it, or write to the blocks that it maps to:
- * that is the whole point of the range lock (range-lock.h).  The item is logged before the frames are dropped: were
- * the process killed in between, acknowledged data would otherwise be lost from the arena without the trim being there.
+ * Applying is one pass through the gate: log the change, drop the frames, change the map, free the
+ * space.  Between the lock and the unlock nobody else can look the range up, fill it, or write to
+ * the blocks that it maps to: that is the whole point of the range lock (range-lock.h).  The item
+ * is logged before the frames are dropped: were the process killed in between, acknowledged data
+ * would otherwise be lost from the arena without the trim being there.
  *
  * Cost: extents and cached frames touched, never bytes.  Over a hole nothing is logged.
  */
@@ -122,8 +124,8 @@ zero_edge (struct request *request, uint64_t from, uint64_t to)
   return OP_WAIT;
 }
 
-/* Whether BLOCK, locked, reads as zeros as it is, and needs no space either: then zeros need not be written to a part of
- * it. */
+/* Whether BLOCK, locked, reads as zeros as it is, and needs no space either: then
+ * zeros need not be written to a part of it. */
 static bool
 zero_edge_is_needless (struct request *request, uint64_t block)
 {
@@ -157,7 +159,8 @@ zero_edge_lock (struct request *request, uint64_t block, enum zero_stage stage)
   return OP_MORE;
 }
 
-/* Bytes [from, to) of the locked block become zeros; not under the lock, for it is a WRITE of its own. */
+/* Bytes [from, to) of the locked block become zeros; not under the lock, for it is
+ * a WRITE of its own. */
 static enum op_next
 zero_edge_look (struct request *request, uint64_t from, uint64_t to, enum zero_stage next)
 {
@@ -253,7 +256,8 @@ zero_lock (struct request *request)
   return OP_MORE;
 }
 
-/* Drops the frames of [block, block + length), exclusive and within the gate; their promises are void. */
+/* Drops the frames of [block, block + length), exclusive and within the gate; their
+ * promises are void. */
 static void
 zero_drop (struct disk *disk, uint64_t block, uint64_t length, struct list *wake)
 {
@@ -295,7 +299,8 @@ zero_set_unwritten (struct disk *disk, const struct extent *extent)
   extent_map_set (&disk->map, extent, disk_space_free, store);
 }
 
-/* Gives a hole space, at most *EXTENTS runs; how many blocks were done, or negative errno if there is not enough. */
+/* Gives a hole space, at most *EXTENTS runs; how many blocks were done, or negative
+ * errno if there is not enough. */
 static int64_t
 zero_allocate (struct disk *disk, const struct extent *hole, unsigned *extents)
 {
@@ -320,8 +325,8 @@ zero_allocate (struct disk *disk, const struct extent *hole, unsigned *extents)
   return done;
 }
 
-/* Retires the journal's copies of what is going to be dropped, and of nothing else: a FLUSH may have relied on the
- * others.  How many items it took. */
+/* Retires the journal's copies of what is going to be dropped, and of nothing else: a FLUSH may
+ * have relied on the others.  How many items it took. */
 static unsigned
 zero_retire (struct disk *disk, uint64_t block, uint64_t length)
 {
@@ -334,7 +339,8 @@ zero_retire (struct disk *disk, uint64_t block, uint64_t length)
   return 1;
 }
 
-/* Makes the step unwritten, hole or not.  Returns how many blocks are done, or negative errno; *BYTES of items. */
+/* Makes the step unwritten, hole or not.  Returns how many blocks are done, or
+ * negative errno; *BYTES of items. */
 static int64_t
 zero_keep (struct disk *disk, struct fill *fill, uint64_t block, uint64_t length, uint64_t *bytes,
            struct list *wake)
@@ -347,7 +353,8 @@ zero_keep (struct disk *disk, struct fill *fill, uint64_t block, uint64_t length
   for (unsigned e = 0; e < count && items > 1; e++) {
     struct extent extent = fill->extents[e];
 
-    /* Dirty frames over unwritten or no extents have nothing to be logged but their copies in the journal. */
+    /* Dirty frames over unwritten or no extents have nothing to be logged but their
+     * copies in the journal. */
     items -= zero_retire (disk, extent.block, extent.length);
     zero_drop (disk, extent.block, extent.length, wake);
     if (extent.state == EXTENT_HOLE) {

@@ -54,8 +54,8 @@ op_expect (struct op *op)
   CHECK (before >= 1);
 }
 
-/* The op counts as running (1) from the wake that makes it ready on: what is woken twice would be found
- * by the CHECK. */
+/* The op counts as running (1) from the wake that makes it ready on: what is woken
+ * twice would be found by the CHECK. */
 void
 op_wake (struct op *op)
 {

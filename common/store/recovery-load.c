@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* recovery-load.c - what the device says: the newest valid superblock, the catalogue, the disks, their maps.
+/* recovery-load.c - what the device says: the newest valid superblock, the
+ * catalogue, the disks, their maps.
  * Only reads; everything is checked before it is used, and what does not make sense is named.
  */
 #include <errno.h>
@@ -55,8 +56,8 @@ recovery_check_geometry (const struct format_superblock *superblock, char **erro
   return 0;
 }
 
-/* Reads all copies; of the valid ones the newest counts.  A slot without any valid copy is damage: the
- * copies of a slot are never written at the same time (checkpoint.c). */
+/* Reads all copies; of the valid ones the newest counts.  A slot without any valid copy is damage:
+ * the copies of a slot are never written at the same time (checkpoint.c). */
 static int
 recovery_read_superblock (struct store *store, struct queue *queue, char **error)
 {

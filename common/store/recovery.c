@@ -3,13 +3,15 @@
  *
  *   the newest valid superblock; the catalogue, the disks, their maps
  *   if the store was not closed in order: replay the journal; then
- *     the arena is there and ours: replay its tail, take over its dirty frames, and go on as if nothing had been;
+ *     the arena is there and ours: replay its tail, take over its dirty frames, and
+ *       go on as if nothing had been;
  *     it is not: what DATA remains in the journal becomes dirty frames
  *   free what deleted disks and shrunk ends still map; rebuild the space from the maps
- *   unless an arena was taken over: a checkpoint with a new journal (salt) and a new arena, before anybody is served
+ *   unless an arena was taken over: a checkpoint with a new journal (salt) and a
+ *     new arena, before anybody is served
  *
- * All this only reads the device until that checkpoint, which overwrites nothing that the old superblock refers to:
- * a crash at any moment leaves the same recovery to be done again.
+ * All this only reads the device until that checkpoint, which overwrites nothing that the old
+ * superblock refers to: a crash at any moment leaves the same recovery to be done again.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -109,8 +111,8 @@ recovery_sort_disks (struct store *store)
   list_splice (&store->disks, &sorted);
 }
 
-/* What deleted disks and shrunk ends still map is free: RESIZE and DELETE are in the journal as one item, and
- * the extents were being freed when the process ended. */
+/* What deleted disks and shrunk ends still map is free: RESIZE and DELETE are in the journal as one
+ * item, and the extents were being freed when the process ended. */
 static int
 recovery_clear_beyond (struct store *store, char **error)
 {
@@ -151,7 +153,8 @@ recovery_mark_node (void *arg, uint64_t place)
     store->is_marking_wrong = true;
 }
 
-/* What only the arena's tail has freed: in use by the state on the device, free when the tail is durable. */
+/* What only the arena's tail has freed: in use by the state on the device, free
+ * when the tail is durable. */
 static bool
 recovery_free_pending (struct store *store, const struct replay *replay)
 {
@@ -163,8 +166,8 @@ recovery_free_pending (struct store *store, const struct replay *replay)
   return true;
 }
 
-/* Before anything is replayed: the nodes that the superblock leads to are in use until the next one is
- * durable, whatever replay does to the trees in memory. */
+/* Before anything is replayed: the nodes that the superblock leads to are in use until the next one
+ * is durable, whatever replay does to the trees in memory. */
 static int
 recovery_mark_nodes (struct store *store, char **error)
 {
@@ -259,7 +262,8 @@ recovery_take_over (struct store *store, uint64_t position, char **error)
                       "the arena %s, with what was acknowledged last, is there but cannot be taken"
                       " over: %s (%s); removing it gives that up",
                       path, why, strerror (number));
-  /* POSITION is where journal and nodes end: the tail begins before or there, and ends there or later. */
+  /* POSITION is where journal and nodes end: the tail begins before or there, and
+   * ends there or later. */
   if (arena != NULL
       && (atomic_load (&arena->header->tail_start) > position
           || atomic_load (&arena->header->tail_end) < position
@@ -314,7 +318,8 @@ recovery_new_arena (struct store *store, const struct store_options *options,
   return 0;
 }
 
-/* DATA that remains in the journal becomes dirty frames of the new arena, to be found by recovery_adopt. */
+/* DATA that remains in the journal becomes dirty frames of the new arena, to be
+ * found by recovery_adopt. */
 static void
 recovery_plant (struct store *store, const struct replay *replay)
 {
@@ -343,8 +348,8 @@ recovery_compare_versions (const void *left, const void *right, void *arg)
   return a < b ? -1 : a > b;
 }
 
-/* Dirty frames found in the arena go into the index, oldest first; those of disks or blocks that are gone are
- * dropped. */
+/* Dirty frames found in the arena go into the index, oldest first; those of disks
+ * or blocks that are gone are dropped. */
 static int
 recovery_adopt (struct store *store, char **error)
 {

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* replay.c - the journal, and the arena's tail, applied to maps that the superblock's nodes hold.
  *
- * Logical and in order: (disk, block), the last one wins.  DATA is kept aside, block by block, until something newer
- * makes it void; what remains is what a FLUSH acknowledged and write-back had not taken to its place.
+ * Logical and in order: (disk, block), the last one wins.  DATA is kept aside, block by block,
+ * until something newer makes it void; what remains is what a FLUSH acknowledged and write-back had
+ * not taken to its place.
  *
- * Items before the superblock's journal_position are in the nodes already.  They are not applied again, but
- * they still make DATA void.
+ * Items before the superblock's journal_position are in the nodes already.  They are
+ * not applied again, but they still make DATA void.
  *
- * The end of the journal is where the next record would have to be and is not valid.  A torn record there is the
- * normal end after a power cut: it was never acknowledged.  A valid record of a later sequence beyond it is damage: the
- * chain has lost a link that was durable, and the store is not opened.
+ * The end of the journal is where the next record would have to be and is not valid.  A torn
+ * record there is the normal end after a power cut: it was never acknowledged.  A valid
+ * record of a later sequence beyond it is damage: the chain has lost a link that was durable,
+ * and the store is not opened.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -60,8 +62,9 @@ replay_keep (struct replay *replay, uint64_t disk, uint64_t block, const uint8_t
 
 /* --- items --- */
 
-/* A run that an item unmapped.  What a record of the journal unmaps is free; what only the arena's tail unmaps
- * is still mapped on the device, and gets no new owner before the tail is durable (recovery_free_pending). */
+/* A run that an item unmapped.  What a record of the journal unmaps is free; what only the arena's
+ * tail unmaps is still mapped on the device, and gets no new owner before the tail is durable
+ * (recovery_free_pending). */
 static void
 replay_unmapped (void *arg, uint64_t place, uint64_t length)
 {
@@ -210,7 +213,8 @@ replay_apply (struct replay *replay, const struct format_item *item)
   case ITEM_RESIZE:
     if (length > DISK_SIZE_MAX || length % BLOCK_SIZE != 0)
       return replay_bad_item (replay, "a size");
-    /* Growing clears too: a shrink before it, which the nodes have, may not have freed all when they were frozen. */
+    /* Growing clears too: a shrink before it, which the nodes have, may not have
+     * freed all when they were frozen. */
     block = MIN (length, disk_size (disk)) / BLOCK_SIZE;
     atomic_store (&disk->size, length);
     return replay_unmap (replay, disk, block, DISK_SIZE_MAX / BLOCK_SIZE - block);
@@ -277,7 +281,8 @@ replay_items (struct replay *replay, const uint8_t *bytes, size_t count, uint64_
 
 /* --- records --- */
 
-/* The record at BLOCK of HALF as far as its header can be trusted; NULL: none of this store and salt. */
+/* The record at BLOCK of HALF as far as its header can be trusted; NULL: none of
+ * this store and salt. */
 static const struct format_record *
 replay_header (const struct replay *replay, unsigned half, uint64_t block)
 {

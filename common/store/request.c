@@ -64,8 +64,8 @@ request_op_done (struct op *op)
   request->done (request);
 }
 
-/* Waits for admission on behalf of a WRITE whose payload has not been received: a small op of its own life, so
- * that the caller's callback runs on the context, never inside request_admit. */
+/* Waits for admission on behalf of a WRITE whose payload has not been received: a small op of its
+ * own life, so that the caller's callback runs on the context, never inside request_admit. */
 static enum op_next
 request_admitted_step (struct op *op)
 {

@@ -9,8 +9,9 @@
 
 #include "store/store-internal.h"
 
-/* Geometry by size, blocks.  Groups of 1 GiB, less for small stores; 1/32 for metadata: enough for a store all of whose
- * extents are single blocks, in half-full nodes, twice (copy on write), each in two copies. */
+/* Geometry by size, blocks.  Groups of 1 GiB, less for small stores; 1/32 for metadata: enough
+ * for a store all of whose extents are single blocks, in half-full nodes, twice (copy on write),
+ * each in two copies. */
 #define INIT_GROUP_BLOCKS (UINT64_C (1) << 18)
 #define INIT_GROUP_BLOCKS_SMALL (UINT64_C (1) << 15)
 #define INIT_SMALL_BLOCKS (32 * GIB / BLOCK_SIZE)

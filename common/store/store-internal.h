@@ -122,7 +122,8 @@ struct commit_request {
   uint64_t first, count;            /* or those of these blocks, if count > 0, */
   uint64_t second;                  /* and of this one, if not 0 (the far edge of a WRITE_ZEROES) */
   bool is_switch;                   /* the checkpoint's: go over to the other half first */
-  bool is_room;                     /* the checkpoint's, for room in the tail; see commit_join_room */
+  bool is_room;                     /* the checkpoint's, for room in the tail;
+                                       see commit_join_room */
   int error;
   struct list link;
 };
@@ -214,8 +215,8 @@ void commit_destroy (struct store *store);
 /* Joins the next record.  OP has op_expect'ed; its waiter is woken when it is durable or failed
  * (request->error). */
 void commit_join (struct store *store, struct commit_request *request, struct op *op);
-/* The same for all items, by the checkpoint, which a commit may have to wait for: false if one does, and if one begins to,
- * the request is handed back undone. */
+/* The same for all items, by the checkpoint, which a commit may have to wait for: false if one
+ * does, and if one begins to, the request is handed back undone. */
 bool commit_join_room (struct store *store, struct commit_request *request, struct op *op);
 /* A checkpoint freed the other half, or the store failed. */
 void commit_half_freed (struct store *store);
@@ -497,7 +498,8 @@ struct store {
   pthread_mutex_t fills_mutex;
   struct list fills;
 
-  _Atomic int64_t host_room;              /* blocks that the host could still hold; see store_promise */
+  _Atomic int64_t host_room;              /* blocks that the host could still hold;
+                                             see store_promise */
   pthread_mutex_t grow_mutex;
   uint64_t length;                        /* of the file, blocks */
 
@@ -525,8 +527,9 @@ bool store_is_failed (struct store *store);
  * elsewhere.  PATH has room for ARENA_PATH_MAX; false: that is not enough. */
 bool store_arena_path_wanted (struct store *store, const struct store_options *options,
                               char *path);
-/* Promises COUNT blocks to dirty blocks: in the store's own space, and as far as can be known on the host's
- * file system, where others write too.  False: there are not so many.  unpromise takes back what was not used. */
+/* Promises COUNT blocks to dirty blocks: in the store's own space, and as far as can be known on
+ * the host's file system, where others write too.  False: there are not so many.  unpromise takes
+ * back what was not used. */
 bool store_promise (struct store *store, uint64_t count);
 void store_unpromise (struct store *store, uint64_t count);
 /* How much the host has left; once per tick. */

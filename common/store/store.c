@@ -50,8 +50,8 @@ store_grow (struct store *store, uint64_t end)
   return error;
 }
 
-/* Blocks of the host's file system that a sparse file must leave alone: its journal and nodes, and what others
- * write between two looks, have to fit too. */
+/* Blocks of the host's file system that a sparse file must leave alone: its journal and nodes, and
+ * what others write between two looks, have to fit too. */
 #define STORE_HOST_MARGIN (16 * MIB / BLOCK_SIZE)
 
 void
@@ -64,8 +64,8 @@ store_look_at_host (struct store *store)
     atomic_store (&store->host_room, INT64_MAX / 2);
     return;
   }
-  /* What is promised already will be taken.  What is free here and not passed down yet is left out: after a crash
-   * nobody knows what of it the host still holds. */
+  /* What is promised already will be taken.  What is free here and not passed down yet is left out:
+   * after a crash nobody knows what of it the host still holds. */
   space_get_counts (store->space, &counts);
   atomic_store (&store->host_room, (int64_t) (free / BLOCK_SIZE)
                                      - (int64_t) (counts.reserved + STORE_HOST_MARGIN));
@@ -193,8 +193,8 @@ store_allocate (const char *path)
   return store;
 }
 
-/* Frees all that an open (or half open) store holds in memory; the device is closed last, which gives up
- * the lock. */
+/* Frees all that an open (or half open) store holds in memory; the device is closed
+ * last, which gives up the lock. */
 static void
 store_free (struct store *store, bool removes_arena)
 {

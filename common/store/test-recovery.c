@@ -398,7 +398,8 @@ test_damaged_arena (void **state)
   for (unsigned i = 0; i < 400; i++) {
     /* The header; those of the frames that are used first; the items. */
     uint64_t at = i % 3 == 0   ? random_below (sizeof *header) / 8 * 8
-                  : i % 3 == 1 ? BLOCK_SIZE + random_below (60 * sizeof (struct arena_frame)) / 8 * 8
+                  : i % 3 == 1 ? BLOCK_SIZE
+                                   + random_below (60 * sizeof (struct arena_frame)) / 8 * 8
                                : tail + random_below (tail_bytes) / 8 * 8;
     uint64_t value = random_below (3) == 0 ? random_number () : random_below (64);
 

@@ -8,12 +8,12 @@
  *   for each part, in the gate: log MAP and RETIRE, change the map, settle the frames
  *   unlock
  *
- * The range locks are held from the look at the map to the end of the I/O and the change of the map: no
- * block can be deallocated, and given to another disk, while it is being written.
+ * The range locks are held from the look at the map to the end of the I/O and the change of the
+ * map: no block can be deallocated, and given to another disk, while it is being written.
  *
- * An extent becomes `written` after its data is durable: the map is changed, and the item logged, after the device
- * flush.  It would be tempting to log at completion of the write and leave the flush to the next commit; but then a
- * record could become durable before the data it speaks of.
+ * An extent becomes `written` after its data is durable: the map is changed, and the item logged,
+ * after the device flush.  It would be tempting to log at completion of the write and leave the
+ * flush to the next commit; but then a record could become durable before the data it speaks of.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -32,9 +32,9 @@ enum writeback_stage {
   WRITEBACK_PUBLISH,
 };
 
-/* A long run that begins so near behind a mapped extent is placed at the same distance behind it: what is missing
- * between them is in flight, and finds its place free (64 requests of a sequential writer arrive in any order, and those
- * of four connections 64 MiB apart).
+/* A long run that begins so near behind a mapped extent is placed at the same distance behind it:
+ * what is missing between them is in flight, and finds its place free (64 requests of a sequential
+ * writer arrive in any order, and those of four connections 64 MiB apart).
  * Short runs are not: random writes are better laid side by side. */
 #define WRITEBACK_GAP_BLOCKS (UINT64_C (1) << 15)
 #define WRITEBACK_GAP_RUN 16
@@ -151,7 +151,8 @@ writeback_make_room (struct store *store, struct op *op)
   if (store->is_opening) {
     struct list wake = LIST_INIT (wake);
 
-    /* The maps have what the items tell, and until the checkpoint is durable the old journal is what counts. */
+    /* The maps have what the items tell, and until the checkpoint is durable the
+     * old journal is what counts. */
     journal_advance (&store->journal, journal_end (&store->journal), &wake);
     op_wake_all (&wake);
     return OP_MORE;
@@ -210,9 +211,9 @@ writeback_collect (struct store *store, struct op *op)
   return OP_MORE;
 }
 
-/* Waits for the first run only, with nothing held.  An exclusive request that came between two of the runs would
- * wait for the one that is held, and be waited for by the other: runs that are not to be had at once are left
- * to the next batch, which has them first some time. */
+/* Waits for the first run only, with nothing held.  An exclusive request that came between two of
+ * the runs would wait for the one that is held, and be waited for by the other: runs that are not
+ * to be had at once are left to the next batch, which has them first some time. */
 static enum op_next
 writeback_lock (struct store *store, struct op *op)
 {
@@ -347,9 +348,10 @@ writeback_allocate (struct store *store, struct disk *disk, uint64_t block, uint
   }
 }
 
-/* Frames [first, first + count) of blocks that are not mapped.  A dirty block without a mapping owns a promise, always;
- * a frame that has none any more was replaced by a write since it was seen to be current (writes hold their range
- * shared, as we do), and the frame that replaced it has it. */
+/* Frames [first, first + count) of blocks that are not mapped.  A dirty block without a
+ * mapping owns a promise, always; a frame that has none any more was replaced by a write since
+ * it was seen to be current (writes hold their range shared, as we do), and the frame that
+ * replaced it has it. */
 static void
 writeback_place_hole (struct store *store, struct disk *disk, uint64_t block, uint32_t first,
                       uint32_t count)
@@ -427,7 +429,8 @@ writeback_place (struct store *store, struct op *op)
     uint32_t stop = run->first + run->count;
 
     for (uint32_t i = run->first, next; i < stop; i = next) {
-      /* Dropped by a TRIM, or replaced by a write, before the lock was granted: not ours to write. */
+      /* Dropped by a TRIM, or replaced by a write, before the lock was granted: not
+       * ours to write. */
       bool is_current = cache_is_current (writeback->frames[i]);
 
       for (next = i + 1;
@@ -464,7 +467,8 @@ writeback_written (struct store *store, struct op *op)
 
 /* --- publish --- */
 
-/* Blocks that a write-back moved away from where a write failed stay in use until the store is opened again. */
+/* Blocks that a write-back moved away from where a write failed stay in use until
+ * the store is opened again. */
 static void
 writeback_forget_place (void *store, uint64_t place, uint64_t length)
 {
@@ -474,8 +478,8 @@ writeback_forget_place (void *store, uint64_t place, uint64_t length)
                length, place);
 }
 
-/* RETIRE for those of the piece's blocks that have a copy in the journal, runs as one.  In the gate: no commit can add a
- * newer copy in between. */
+/* RETIRE for those of the piece's blocks that have a copy in the journal, runs as one.  In the
+ * gate: no commit can add a newer copy in between. */
 static void
 writeback_retire (struct store *store, const struct writeback_piece *piece)
 {
@@ -495,7 +499,8 @@ writeback_retire (struct store *store, const struct writeback_piece *piece)
   }
 }
 
-/* The one place where an extent becomes `written`: data done, item and map together, within the gate. */
+/* The one place where an extent becomes `written`: data done, item and map
+ * together, within the gate. */
 static void
 writeback_publish_piece (struct store *store, const struct writeback_piece *piece,
                          struct list *wake)
