@@ -2,7 +2,7 @@
 /* op-write.c - WRITE.  The payload is in fresh frames already (request_admit); what
  * is left stands for:
  *
- *   for each window: charge dirty frames; lock it shared; complete partly written
+ *   for each window: charge dirty frames; lock it (WRITE); complete partly written
  *     blocks from their old content;
  *     reserve space for the blocks that have none; publish; unlock
  *   if (FUA) commit
@@ -19,7 +19,7 @@
 enum write_stage {
   WRITE_START,
   WRITE_CHARGE,    /* room for the dirty frames of the next window */
-  WRITE_LOCK,      /* the window, shared */
+  WRITE_LOCK,      /* the window */
   WRITE_PUBLISH,   /* reserve; complete partly written blocks; publish; unlock */
   WRITE_EDGE_READ, /* the old content of a partly written block is being read by us */
   WRITE_NEXT,
@@ -132,7 +132,7 @@ write_lock (struct request *request)
   op->stage = WRITE_PUBLISH;
   op_expect (op);
   if (!range_lock_acquire (&request->disk->range_lock, &request->fill->range, first,
-                           first + write_window (request) - 1, RANGE_SHARED, &op->waiter))
+                           first + write_window (request) - 1, RANGE_WRITE, &op->waiter))
     return OP_WAIT;
   op_wake (op);
   return OP_MORE;

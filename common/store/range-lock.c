@@ -1,14 +1,42 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* range-lock.c - see range-lock.h.
  *
- * Each request counts the earlier ones that exclude it, granted or waiting; it is
- * granted when there are none left.  That is first come, first served without
- * any search for whom to grant: a release walks the later requests that it
- * excluded and takes itself off their counts.  Requests are few (one or two
- * per op that has missed the cache), so lists do; shared ones never look at each other.
+ * Each request counts those in line that it waits for; it is granted when there are none left.
+ * That is first come, first served without any search for whom to grant: a release walks the
+ * requests that it excluded and takes itself off their counts.  Requests are few (one or two per
+ * op that has missed the cache), so lists do, one per mode: modes that do not exclude each other
+ * never look at each other's.
+ *
+ * That nobody waits for a QUIESCE in line is what makes a release simple, too: whom does it hold
+ * back?  All that are not granted, overlap it and exclude its mode.  They all came later, but for
+ * an upgrade, which waits for SHARED holders whenever they came.
  */
 #include "base/check.h"
 #include "store/range-lock.h"
+
+#define BIT(mode) (1u << (mode))
+
+/* The modes that each excludes; symmetric. */
+static const unsigned excluded[RANGE_MODES] = {
+  [RANGE_SHARED] = BIT (RANGE_EXCLUSIVE),
+  [RANGE_WRITE] = BIT (RANGE_QUIESCE) | BIT (RANGE_EXCLUSIVE),
+  [RANGE_QUIESCE] = BIT (RANGE_WRITE) | BIT (RANGE_QUIESCE) | BIT (RANGE_EXCLUSIVE),
+  [RANGE_EXCLUSIVE] = BIT (RANGE_SHARED) | BIT (RANGE_WRITE) | BIT (RANGE_QUIESCE)
+                      | BIT (RANGE_EXCLUSIVE),
+};
+
+static bool
+excludes (enum range_mode mode, enum range_mode other)
+{
+  return excluded[mode] & BIT (other);
+}
+
+/* Holding HELD is as good as holding MODE. */
+static bool
+satisfies (enum range_mode held, enum range_mode mode)
+{
+  return (excluded[mode] & ~excluded[held]) == 0;
+}
 
 static struct range_request *
 request_of (struct list *link)
@@ -32,39 +60,44 @@ count_overlaps (struct list *requests, uint64_t first, uint64_t last)
   return count;
 }
 
-/* Requests, granted or waiting, that exclude a new one. */
+/* Requests in line, granted or waiting, that exclude a new one at its end. */
 static unsigned
 count_blockers (struct range_lock *lock, uint64_t first, uint64_t last, enum range_mode mode)
 {
-  unsigned count = count_overlaps (&lock->exclusive, first, last);
+  unsigned count = 0;
 
-  if (mode == RANGE_EXCLUSIVE)
-    count += count_overlaps (&lock->shared, first, last);
+  for (enum range_mode other = 0; other < RANGE_MODES; other++)
+    if (excludes (mode, other))
+      count += count_overlaps (&lock->line[other], first, last);
   return count;
 }
 
-static void
-request_add (struct range_lock *lock, struct range_request *request, uint64_t first,
-             uint64_t last, enum range_mode mode, unsigned blockers, struct waiter *waiter)
+/* Whether the request must stand beside the line. */
+static bool
+is_beside (struct range_lock *lock, uint64_t first, uint64_t last, enum range_mode mode)
 {
-  *request = (struct range_request) {
-    .first = first,
-    .last = last,
-    .mode = mode,
-    .is_granted = blockers == 0,
-    .arrival = lock->arrivals++,
-    .blockers = blockers,
-    .waiter = waiter,
-  };
-  list_append (mode == RANGE_SHARED ? &lock->shared : &lock->exclusive, &request->link);
+  return excludes (mode, RANGE_QUIESCE)
+         && count_overlaps (&lock->line[RANGE_QUIESCE], first, last) > 0;
+}
+
+/* To the end of the line; how many it waits for. */
+static unsigned
+line_join (struct range_lock *lock, struct range_request *request)
+{
+  request->arrival = lock->arrivals++;
+  request->blockers = count_blockers (lock, request->first, request->last, request->mode);
+  request->is_granted = request->blockers == 0;
+  list_append (&lock->line[request->mode], &request->link);
+  return request->blockers;
 }
 
 void
 range_lock_init (struct range_lock *lock)
 {
   CHECK (pthread_mutex_init (&lock->mutex, NULL) == 0);
-  list_init (&lock->shared);
-  list_init (&lock->exclusive);
+  for (enum range_mode mode = 0; mode < RANGE_MODES; mode++)
+    list_init (&lock->line[mode]);
+  list_init (&lock->beside);
   lock->arrivals = 0;
   atomic_init (&lock->waits, 0);
 }
@@ -72,7 +105,9 @@ range_lock_init (struct range_lock *lock)
 void
 range_lock_destroy (struct range_lock *lock)
 {
-  CHECK (list_is_empty (&lock->shared) && list_is_empty (&lock->exclusive));
+  for (enum range_mode mode = 0; mode < RANGE_MODES; mode++)
+    CHECK (list_is_empty (&lock->line[mode]));
+  CHECK (list_is_empty (&lock->beside));
   pthread_mutex_destroy (&lock->mutex);
 }
 
@@ -80,17 +115,25 @@ bool
 range_lock_acquire (struct range_lock *lock, struct range_request *request, uint64_t first,
                     uint64_t last, enum range_mode mode, struct waiter *waiter)
 {
-  unsigned blockers;
+  bool is_granted = false;
 
   CHECK (first <= last && waiter);
+  *request = (struct range_request) {
+    .first = first,
+    .last = last,
+    .mode = mode,
+    .waiter = waiter,
+  };
   pthread_mutex_lock (&lock->mutex);
-  blockers = count_blockers (lock, first, last, mode);
-  request_add (lock, request, first, last, mode, blockers, waiter);
-  if (blockers)
+  if (is_beside (lock, first, last, mode))
+    list_append (&lock->beside, &request->link);
+  else
+    is_granted = line_join (lock, request) == 0;
+  if (!is_granted)
     atomic_fetch_add_explicit (&lock->waits, 1, memory_order_relaxed);
   pthread_mutex_unlock (&lock->mutex);
   /* Not request->is_granted: from here on a release may grant and end it. */
-  return blockers == 0;
+  return is_granted;
 }
 
 bool
@@ -102,13 +145,64 @@ range_lock_try (struct range_lock *lock, struct range_request *request, uint64_t
   CHECK (first <= last);
   pthread_mutex_lock (&lock->mutex);
   is_free = count_blockers (lock, first, last, mode) == 0;
-  if (is_free)
-    request_add (lock, request, first, last, mode, 0, NULL);
+  if (is_free) {
+    *request = (struct range_request) { .first = first, .last = last, .mode = mode };
+    line_join (lock, request);
+  }
   pthread_mutex_unlock (&lock->mutex);
   return is_free;
 }
 
-/* RELEASED no longer excludes those of REQUESTS that came after it. */
+/* The QUIESCE, or whatever kept them beside the line, has gone. */
+static void
+line_admit (struct range_lock *lock, struct list *wake)
+{
+  list_for_each_safe (link, &lock->beside) {
+    struct range_request *request = request_of (link);
+
+    if (is_beside (lock, request->first, request->last, request->mode))
+      continue;
+    list_remove (&request->link);
+    if (line_join (lock, request) == 0)
+      list_append (wake, &request->waiter->link);
+  }
+}
+
+bool
+range_lock_upgrade (struct range_lock *lock, struct range_request *request, struct waiter *waiter)
+{
+  struct list wake = LIST_INIT (wake);
+  bool is_granted;
+
+  CHECK (waiter);
+  pthread_mutex_lock (&lock->mutex);
+  CHECK (request->is_granted && request->mode == RANGE_QUIESCE);
+  list_remove (&request->link);
+  request->mode = RANGE_EXCLUSIVE;
+  request->waiter = waiter;
+  list_append (&lock->line[RANGE_EXCLUSIVE], &request->link);
+  list_for_each (link, &lock->line[RANGE_SHARED]) {
+    struct range_request *shared = request_of (link);
+
+    if (!is_overlap (shared, request->first, request->last))
+      continue;
+    if (shared->is_granted || shared->arrival < request->arrival)
+      request->blockers++;
+    else
+      shared->blockers++;
+  }
+  is_granted = request->is_granted = request->blockers == 0;
+  request->is_upgrading = !is_granted;
+  if (!is_granted)
+    atomic_fetch_add_explicit (&lock->waits, 1, memory_order_relaxed);
+  line_admit (lock, &wake);
+  /* They all overlap this one. */
+  CHECK (list_is_empty (&wake));
+  pthread_mutex_unlock (&lock->mutex);
+  return is_granted;
+}
+
+/* RELEASED no longer excludes those of REQUESTS that wait for it. */
 static void
 unblock (struct list *requests, const struct range_request *released, struct list *wake)
 {
@@ -117,10 +211,13 @@ unblock (struct list *requests, const struct range_request *released, struct lis
 
     if (!is_overlap (request, released->first, released->last))
       continue;
-    CHECK (request->arrival > released->arrival && request->blockers > 0);
+    CHECK (request->blockers > 0);
+    CHECK (request->arrival > released->arrival
+           || (request->is_upgrading && released->mode == RANGE_SHARED));
     if (--request->blockers > 0)
       continue;
     request->is_granted = true;
+    request->is_upgrading = false;
     list_append (wake, &request->waiter->link);
   }
 }
@@ -132,19 +229,23 @@ range_lock_release (struct range_lock *lock, struct range_request *request, stru
   CHECK (request->is_granted && !list_is_empty (&request->link));
   list_remove (&request->link);
   request->is_granted = false;
-  unblock (&lock->exclusive, request, wake);
-  if (request->mode == RANGE_EXCLUSIVE)
-    unblock (&lock->shared, request, wake);
+  for (enum range_mode mode = 0; mode < RANGE_MODES; mode++)
+    if (excludes (request->mode, mode))
+      unblock (&lock->line[mode], request, wake);
+  if (request->mode == RANGE_QUIESCE)
+    line_admit (lock, wake);
   pthread_mutex_unlock (&lock->mutex);
 }
 
 static bool
-is_covered (struct list *requests, uint64_t first, uint64_t last)
+is_covered (struct list *requests, uint64_t first, uint64_t last, enum range_mode mode)
 {
   list_for_each (link, requests) {
     const struct range_request *request = request_of (link);
+    enum range_mode held = request->is_upgrading ? RANGE_QUIESCE : request->mode;
 
-    if (request->is_granted && request->first <= first && last <= request->last)
+    if ((request->is_granted || request->is_upgrading) && satisfies (held, mode)
+        && request->first <= first && last <= request->last)
       return true;
   }
   return false;
@@ -153,11 +254,11 @@ is_covered (struct list *requests, uint64_t first, uint64_t last)
 bool
 range_lock_is_held (struct range_lock *lock, uint64_t first, uint64_t last, enum range_mode mode)
 {
-  bool is_held;
+  bool is_held = false;
 
   pthread_mutex_lock (&lock->mutex);
-  is_held = is_covered (&lock->exclusive, first, last)
-            || (mode == RANGE_SHARED && is_covered (&lock->shared, first, last));
+  for (enum range_mode line = 0; line < RANGE_MODES; line++)
+    is_held |= is_covered (&lock->line[line], first, last, mode);
   pthread_mutex_unlock (&lock->mutex);
   return is_held;
 }

@@ -43,7 +43,7 @@ seed_choose (void)
 #define REQUESTS 40
 #define BLOCKS 24
 
-enum state { FREE, WAITING, HELD };
+enum state { FREE, BESIDE, WAITING, HELD, UPGRADING };
 
 struct entry {
   struct range_request request;
@@ -51,64 +51,147 @@ struct entry {
   enum state state;
   uint64_t first, last, arrival;
   enum range_mode mode;
+  bool is_expected;
 };
 
 static struct entry entries[REQUESTS];
+static uint64_t model_arrivals;
 
 static bool
-excludes (const struct entry *a, uint64_t first, uint64_t last, enum range_mode mode)
+model_excludes (enum range_mode a, enum range_mode b)
 {
-  if (a->mode == RANGE_SHARED && mode == RANGE_SHARED)
-    return false;
+  static const char *const rows[] = {
+    [RANGE_SHARED] = "...x",
+    [RANGE_WRITE] = "..xx",
+    [RANGE_QUIESCE] = ".xxx",
+    [RANGE_EXCLUSIVE] = "xxxx",
+  };
+
+  return rows[a][b] == 'x';
+}
+
+static bool
+overlaps (const struct entry *a, uint64_t first, uint64_t last)
+{
   for (uint64_t block = first; block <= last; block++)
     if (a->first <= block && block <= a->last)
       return true;
   return false;
 }
 
-/* The rule itself: nothing that is there and came before excludes it. */
 static bool
-model_may_hold (uint64_t arrival, uint64_t first, uint64_t last, enum range_mode mode)
+is_in_line (const struct entry *entry)
+{
+  return entry->state == WAITING || entry->state == HELD || entry->state == UPGRADING;
+}
+
+/* What QUIESCE excludes is not in line as long as there is one. */
+static bool
+model_is_beside (uint64_t first, uint64_t last, enum range_mode mode)
 {
   for (unsigned i = 0; i < REQUESTS; i++)
-    if (entries[i].state != FREE && entries[i].arrival < arrival
-        && excludes (&entries[i], first, last, mode))
+    if (is_in_line (&entries[i]) && entries[i].mode == RANGE_QUIESCE
+        && model_excludes (mode, RANGE_QUIESCE) && overlaps (&entries[i], first, last))
+      return true;
+  return false;
+}
+
+/* The rule itself: nothing that is in line and came before excludes it; and an upgrade waits for
+ * SHARED holders, whenever they came. */
+static bool
+model_may_hold (const struct entry *self, uint64_t arrival, uint64_t first, uint64_t last,
+                enum range_mode mode)
+{
+  for (unsigned i = 0; i < REQUESTS; i++) {
+    const struct entry *e = &entries[i];
+
+    if (e == self || !is_in_line (e) || !model_excludes (mode, e->mode)
+        || !overlaps (e, first, last))
+      continue;
+    if (e->arrival < arrival
+        || (self->state == UPGRADING && e->mode == RANGE_SHARED && e->state == HELD))
       return false;
+  }
   return true;
+}
+
+/* Takes those woken, and compares with what the rule says of everybody. */
+static void
+model_settle (struct list *wake)
+{
+  struct list *link;
+
+  for (unsigned i = 0; i < REQUESTS; i++)
+    entries[i].is_expected = false;
+  for (;;) {
+    struct entry *next = NULL;
+
+    for (unsigned i = 0; i < REQUESTS; i++)
+      if (entries[i].state == BESIDE
+          && !model_is_beside (entries[i].first, entries[i].last, entries[i].mode)
+          && (next == NULL || entries[i].arrival < next->arrival))
+        next = &entries[i];
+    if (next == NULL)
+      break;
+    next->state = WAITING;
+    next->arrival = model_arrivals++;
+  }
+  for (unsigned i = 0; i < REQUESTS; i++) {
+    struct entry *e = &entries[i];
+
+    if (e->state == WAITING || e->state == UPGRADING)
+      e->is_expected = model_may_hold (e, e->arrival, e->first, e->last, e->mode);
+  }
+  while ((link = list_take (wake))) {
+    struct entry *woken = container_of (container_of (link, struct waiter, link),
+                                        struct entry, waiter);
+
+    assert_true (woken->is_expected);
+    assert_true (woken->request.is_granted);
+    woken->state = HELD;
+    woken->is_expected = false;
+  }
+  for (unsigned i = 0; i < REQUESTS; i++)
+    assert_false (entries[i].is_expected);
 }
 
 static void
 model_release (struct range_lock *lock, struct entry *entry)
 {
   struct list wake = LIST_INIT (wake);
-  struct list *link;
 
   range_lock_release (lock, &entry->request, &wake);
   entry->state = FREE;
-  while ((link = list_take (&wake))) {
-    struct entry *woken = container_of (container_of (link, struct waiter, link),
-                                        struct entry, waiter);
-
-    assert_int_equal (woken->state, WAITING);
-    assert_true (woken->request.is_granted);
-    woken->state = HELD;
-  }
-  for (unsigned i = 0; i < REQUESTS; i++) {
-    struct entry *e = &entries[i];
-
-    if (e->state != FREE)
-      assert_int_equal (e->state == HELD,
-                        model_may_hold (e->arrival, e->first, e->last, e->mode));
-  }
+  model_settle (&wake);
 }
 
 static void
-model_acquire (struct range_lock *lock, struct entry *entry, uint64_t arrival)
+model_upgrade (struct range_lock *lock, struct entry *entry)
 {
+  struct list wake = LIST_INIT (wake);
+  bool is_granted = range_lock_upgrade (lock, &entry->request, &entry->waiter);
+
+  entry->mode = RANGE_EXCLUSIVE;
+  entry->state = UPGRADING;
+  assert_int_equal (is_granted, model_may_hold (entry, entry->arrival, entry->first, entry->last,
+                                                RANGE_EXCLUSIVE));
+  if (is_granted)
+    entry->state = HELD;
+  model_settle (&wake);
+}
+
+static void
+model_acquire (struct range_lock *lock, struct entry *entry)
+{
+  static const enum range_mode modes[] = {
+    RANGE_SHARED, RANGE_SHARED, RANGE_SHARED, RANGE_WRITE, RANGE_WRITE, RANGE_EXCLUSIVE,
+    RANGE_EXCLUSIVE, RANGE_QUIESCE,
+  };
   uint64_t first = draw_below (BLOCKS);
   uint64_t last = first + draw_below (draw_below (4) ? 3 : BLOCKS);
-  enum range_mode mode = draw_below (3) == 0 ? RANGE_EXCLUSIVE : RANGE_SHARED;
-  bool expected = model_may_hold (arrival, first, last, mode);
+  enum range_mode mode = modes[draw_below (ARRAY_COUNT (modes))];
+  bool is_beside = model_is_beside (first, last, mode);
+  bool expected = !is_beside && model_may_hold (entry, model_arrivals, first, last, mode);
   bool is_try = draw_below (4) == 0;
   bool is_granted;
 
@@ -124,56 +207,101 @@ model_acquire (struct range_lock *lock, struct entry *entry, uint64_t arrival)
   entry->first = first;
   entry->last = last;
   entry->mode = mode;
-  entry->arrival = arrival;
-  entry->state = is_granted ? HELD : WAITING;
+  entry->arrival = model_arrivals++;
+  entry->state = is_granted ? HELD : is_beside ? BESIDE : WAITING;
 }
 
+/* The mode that each held one satisfies. */
 static void
 model_is_held (struct range_lock *lock)
 {
+  static const char *const rows[] = {
+    [RANGE_SHARED] = "x...",
+    [RANGE_WRITE] = "xx..",
+    [RANGE_QUIESCE] = "xxx.",
+    [RANGE_EXCLUSIVE] = "xxxx",
+  };
   uint64_t first = draw_below (BLOCKS);
   uint64_t last = first + draw_below (3);
-  bool expected[2] = { false, false };
 
-  for (unsigned i = 0; i < REQUESTS; i++)
-    if (entries[i].state == HELD && entries[i].first <= first && last <= entries[i].last) {
-      expected[RANGE_SHARED] = true;
-      expected[RANGE_EXCLUSIVE] |= entries[i].mode == RANGE_EXCLUSIVE;
+  for (enum range_mode mode = 0; mode < RANGE_MODES; mode++) {
+    bool expected = false;
+
+    for (unsigned i = 0; i < REQUESTS; i++) {
+      const struct entry *e = &entries[i];
+      enum range_mode held = e->state == UPGRADING ? RANGE_QUIESCE : e->mode;
+
+      if ((e->state == HELD || e->state == UPGRADING) && e->first <= first && last <= e->last)
+        expected |= rows[held][mode] == 'x';
     }
-  assert_int_equal (range_lock_is_held (lock, first, last, RANGE_SHARED),
-                    expected[RANGE_SHARED]);
-  assert_int_equal (range_lock_is_held (lock, first, last, RANGE_EXCLUSIVE),
-                    expected[RANGE_EXCLUSIVE]);
+    assert_int_equal (range_lock_is_held (lock, first, last, mode), expected);
+  }
+}
+
+/* All go who hold anything but QUIESCE, and so those behind them. */
+static void
+model_drain_line (struct range_lock *lock)
+{
+  bool goes_on = true;
+
+  while (goes_on) {
+    goes_on = false;
+    for (unsigned i = 0; i < REQUESTS; i++)
+      if (entries[i].state == HELD && entries[i].mode != RANGE_QUIESCE) {
+        model_release (lock, &entries[i]);
+        goes_on = true;
+      }
+  }
+}
+
+/* Whatever waits is granted in the end; and without those who hold a QUIESCE doing anything, all
+ * but what they exclude. */
+static void
+model_drain (struct range_lock *lock)
+{
+  unsigned left = REQUESTS;
+
+  model_drain_line (lock);
+  for (unsigned i = 0; i < REQUESTS; i++) {
+    assert_true (entries[i].state != WAITING && entries[i].state != UPGRADING);
+    if (entries[i].state == BESIDE)
+      assert_true (model_is_beside (entries[i].first, entries[i].last, entries[i].mode));
+  }
+  while (left > 0) {
+    left = 0;
+    for (unsigned i = 0; i < REQUESTS; i++) {
+      if (entries[i].state == HELD && entries[i].mode == RANGE_QUIESCE && draw_below (2) == 0)
+        model_upgrade (lock, &entries[i]);
+      else if (entries[i].state == HELD)
+        model_release (lock, &entries[i]);
+      left += entries[i].state != FREE;
+    }
+  }
 }
 
 static void
 test_model (void **state)
 {
   struct range_lock lock;
-  unsigned left = REQUESTS;
 
   (void) state;
   seed_choose ();
   memset (entries, 0, sizeof entries);
   range_lock_init (&lock);
-  for (uint64_t step = 1; step <= 60000; step++) {
+  for (unsigned step = 1; step <= 60000; step++) {
     struct entry *entry = &entries[draw_below (REQUESTS)];
 
     if (entry->state == FREE)
-      model_acquire (&lock, entry, step);
+      model_acquire (&lock, entry);
+    else if (entry->state == HELD && entry->mode == RANGE_QUIESCE && draw_below (2) == 0)
+      model_upgrade (&lock, entry);
     else if (entry->state == HELD)
       model_release (&lock, entry);
     model_is_held (&lock);
+    if (step % 1000 == 0)
+      model_drain (&lock);
   }
-  /* Whatever waits is granted in the end: no deadlock. */
-  while (left > 0) {
-    left = 0;
-    for (unsigned i = 0; i < REQUESTS; i++) {
-      if (entries[i].state == HELD)
-        model_release (&lock, &entries[i]);
-      left += entries[i].state != FREE;
-    }
-  }
+  model_drain (&lock);
   range_lock_destroy (&lock);
 }
 
@@ -240,6 +368,49 @@ test_no_starvation (void **state)
   range_lock_destroy (&lock);
 }
 
+/* Write-back on behalf of who holds a QUIESCE gets its blocks, whoever waits for that QUIESCE, or
+ * for one who does; and the upgrade comes before them all. */
+static void
+test_quiesce (void **state)
+{
+  struct range_lock lock;
+  struct range_request collapse, write, trim, behind, writeback, reader;
+  struct waiter waiters[6];
+  struct list wake = LIST_INIT (wake);
+
+  (void) state;
+  for (unsigned i = 0; i < ARRAY_COUNT (waiters); i++)
+    waiter_init (&waiters[i]);
+  range_lock_init (&lock);
+  assert_true (range_lock_acquire (&lock, &collapse, 10, 19, RANGE_QUIESCE, &waiters[0]));
+  assert_false (range_lock_acquire (&lock, &write, 12, 12, RANGE_WRITE, &waiters[1]));
+  assert_false (range_lock_acquire (&lock, &trim, 15, 29, RANGE_EXCLUSIVE, &waiters[2]));
+  assert_true (range_lock_acquire (&lock, &behind, 25, 39, RANGE_EXCLUSIVE, &waiters[3]));
+  assert_true (range_lock_acquire (&lock, &writeback, 16, 24, RANGE_SHARED, &waiters[4]));
+
+  assert_false (range_lock_upgrade (&lock, &collapse, &waiters[0]));
+  assert_true (range_lock_is_held (&lock, 10, 19, RANGE_QUIESCE));
+  assert_false (range_lock_is_held (&lock, 10, 19, RANGE_EXCLUSIVE));
+  assert_false (range_lock_acquire (&lock, &reader, 10, 10, RANGE_SHARED, &waiters[5]));
+  range_lock_release (&lock, &behind, &wake);
+  assert_true (list_is_empty (&wake));
+  range_lock_release (&lock, &writeback, &wake);
+  assert_ptr_equal (list_take (&wake), &waiters[0].link);
+  assert_true (list_is_empty (&wake));
+  assert_true (range_lock_is_held (&lock, 10, 19, RANGE_EXCLUSIVE));
+
+  range_lock_release (&lock, &collapse, &wake);
+  assert_ptr_equal (list_take (&wake), &waiters[5].link);
+  assert_ptr_equal (list_take (&wake), &waiters[1].link);
+  assert_ptr_equal (list_take (&wake), &waiters[2].link);
+  assert_true (list_is_empty (&wake));
+  range_lock_release (&lock, &reader, &wake);
+  range_lock_release (&lock, &write, &wake);
+  range_lock_release (&lock, &trim, &wake);
+  assert_true (list_is_empty (&wake));
+  range_lock_destroy (&lock);
+}
+
 /* --- threads --- */
 
 #define THREADS 4
@@ -252,7 +423,9 @@ struct sleeper {
 };
 
 static struct range_lock shared_lock;
-static uint64_t contents[BLOCKS];       /* what the lock protects: TSan watches */
+/* What the lock protects; TSan watches.  Contents are changed in EXCLUSIVE, read in any mode; marks
+ * are changed in QUIESCE, read in WRITE and EXCLUSIVE. */
+static uint64_t contents[BLOCKS], marks[BLOCKS];
 
 static void
 wake_all (struct list *wake)
@@ -298,16 +471,28 @@ thread_run (void *arg)
     seed = seed * UINT64_C (6364136223846793005) + UINT64_C (1442695040888963407);
     first = (seed >> 33) % BLOCKS;
     last = MIN (first + (seed >> 40) % 6, BLOCKS - 1);
-    mode = (seed >> 50) % 2 ? RANGE_EXCLUSIVE : RANGE_SHARED;
+    mode = (seed >> 48) % RANGE_MODES;
     if ((seed >> 52) % 4 == 0) {
       if (!range_lock_try (&shared_lock, &request, first, last, mode))
         continue;
     }
     else if (!range_lock_acquire (&shared_lock, &request, first, last, mode, &sleeper.waiter))
       sleep_until_woken (&sleeper);
+    if (mode == RANGE_QUIESCE) {
+      if ((seed >> 54) % 2 == 0) {
+        if (!range_lock_upgrade (&shared_lock, &request, &sleeper.waiter))
+          sleep_until_woken (&sleeper);
+        mode = RANGE_EXCLUSIVE;
+      }
+      else
+        for (uint64_t block = first; block <= last; block++)
+          marks[block]++;
+    }
     for (uint64_t block = first; block <= last; block++) {
       if (mode == RANGE_EXCLUSIVE)
         contents[block]++;
+      if (mode == RANGE_WRITE || mode == RANGE_EXCLUSIVE)
+        sum += marks[block];
       sum += contents[block];
     }
     range_lock_release (&shared_lock, &request, &wake);
@@ -337,6 +522,7 @@ main (void)
     cmocka_unit_test (test_model),
     cmocka_unit_test (test_fifo),
     cmocka_unit_test (test_no_starvation),
+    cmocka_unit_test (test_quiesce),
     cmocka_unit_test (test_threads),
   };
 
