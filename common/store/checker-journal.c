@@ -215,6 +215,9 @@ checker_journal (struct checker *checker)
   struct checker_where where = { "journal", CHECKER_NO_PLACE, NULL };
   enum record_state state, other = RECORD_NONE;
 
+  if (chain_place (checker, 0, 2 * super->journal_half_blocks) > checker->reader->length)
+    checker_find (checker, CHECKER_DAMAGE, where, "the store cannot be opened",
+                  "it lies beyond the end of the store: the store is truncated");
   do {
     state = record_take (checker, &chain, chain.half, chain.head);
     if (state != RECORD_VALID && checker->record_count > 0 && !checker->has_broken_chain)

@@ -577,6 +577,12 @@ test_truncated (void **state)
     expect (CHECKER_DAMAGED, "the store is truncated");
   for (; image_length > 0; --image_length)
     assert_int_not_equal (check_as (false), CHECKER_CLEAN);
+  image_length = 64;
+  expect (CHECKER_DAMAGED, "the store is truncated");
+  assert_null (strstr (output, "damage: journal"));
+  image_length = 63;
+  expect (CHECKER_DAMAGED, "damage: journal: it lies beyond the end of the store");
+  image_length = 0;
   expect (CHECKER_UNUSABLE, "is not a Lacuna store");
 }
 
