@@ -128,9 +128,20 @@ print_fields (struct json_object *object, const struct field *fields, size_t cou
 
 /* --- info --- */
 
+/* Without a server the command itself has opened the store, and only to read: that says nothing
+ * about the store. */
+static void
+hide_own_mode (const struct client_call *call, struct json_object *store)
+{
+  if (call->server == 0)
+    json_object_object_add (store, "mode", json_object_new_string ("ok"));
+}
+
 static void
 info_on_result (struct client_call *call, struct json_object *result)
 {
+  if (call->disk == NULL)
+    hide_own_mode (call, result);
   if (call->owner != NULL)
     print_json (result);
   else if (call->disk != NULL)
@@ -318,15 +329,15 @@ client_map (int argc, char **argv)
 static void
 stat_on_result (struct client_call *call, struct json_object *result)
 {
-  struct json_object *server;
+  struct json_object *server, *store = json_object_object_get (result, "store");
 
+  hide_own_mode (call, store);
   if (call->owner == NULL) {
     if (call->server != 0)
       printf ("server:          process %d\n", (int) call->server);
     else
       printf ("server:          none; the counters are of this command\n");
-    print_fields (json_object_object_get (result, "store"), store_fields,
-                  ARRAY_COUNT (store_fields));
+    print_fields (store, store_fields, ARRAY_COUNT (store_fields));
     putchar ('\n');
     json_object_object_foreach (json_object_object_get (result, "counters"), name, value)
       printf ("%-32s %20" PRIu64 "\n", name, json_object_get_uint64 (value));

@@ -21,7 +21,7 @@ parse_capacity (const char *store, const char *text, uint64_t *capacity)
   if (*capacity == 0)
     client_error (store, NULL, "the capacity must be greater than zero");
   else if (*capacity > PLACE_MAX * BLOCK_SIZE)
-    client_error (store, NULL, "the capacity is too large: a store has at most 16 PiB");
+    client_error (store, NULL, "the capacity is too large: a store has less than 16 PiB");
   else if (*capacity % BLOCK_SIZE != 0)
     client_error (store, NULL, "the capacity is not a multiple of 4096; the next one up is %s",
                   text_exact_size (align_up (*capacity, BLOCK_SIZE), next));
@@ -39,7 +39,7 @@ client_init (int argc, char **argv)
             "whole.\n"
             "\n"
             "  --capacity SIZE   the file may hold so much data (default: no limit)\n"
-            "  --force           a block device that already has a store is overwritten\n",
+            "  --force           whatever the file or device holds is lost\n",
     .options = OPTION_CAPACITY | OPTION_FORCE,
     .operands_min = 1, .operands_max = 1,
   };

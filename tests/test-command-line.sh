@@ -98,6 +98,8 @@ check_commands ()
   lacuna delete "$store" 'drei ä'
   equal "$(names)" 'one zwei'
   equal "$(json stat "$store" -- 'sorted (d)')" "['counters', 'server', 'store']"
+  equal "$(json stat "$store" -- 'd["store"]["mode"]')" ok
+  equal "$(json info "$store" -- 'd["mode"]')" ok
   where=$(json stat "$store" -- 'd["server"]["pid"]')
   equal "$where" "${server_pid:-None}"
   lacuna delete "$store" one
@@ -202,7 +204,7 @@ check_stores ()
   fails 1 'negative' "$LACUNA" init "$path" --capacity -1G
   fails 1 'not a size' "$LACUNA" init "$path" --capacity much
   fails 1 . "$LACUNA" init "$path" --capacity 4096
-  fails 1 'too large\|most' "$LACUNA" init "$path" --capacity 15E
+  fails 1 'less than 16 PiB' "$LACUNA" init "$path" --capacity 16P
   [ ! -e "$path" ] || fail 'a refused init left a file'
   lacuna init "$path" --capacity 1G
   equal "$(json info "$path" -- 'd["capacity"] <= 1 << 30')" True
@@ -211,7 +213,9 @@ check_stores ()
   # Open elsewhere, by something that has no control socket.
   flock --no-fork -x "$path" sleep 60 &
   local holder=$!
-  sleep 0.2
+  while flock -n "$path" true; do
+    kill -0 $holder
+  done
   fails 1 'control socket' "$LACUNA" list "$path"
   fails 1 'open' "$LACUNA" serve "$path" -U "$sock"
   fails 2 '' "$LACUNA" check "$path"
