@@ -17,118 +17,6 @@
 #include "base/text.h"
 #include "server.h"
 
-/* The option that is being answered; DATA is not owned. */
-struct option {
-  uint32_t kind;
-  uint32_t length;
-  const uint8_t *data;
-};
-
-/* --- answers --- */
-
-/* Queues bytes.  If there is no memory the connection ends: reply_size shows it. */
-static void
-reply_append (struct connection *connection, const void *data, size_t length)
-{
-  size_t wanted = connection->reply_length + length;
-
-  if (wanted > connection->reply_size) {
-    size_t size = MAX (wanted, MAX (1024, 2 * connection->reply_size));
-    uint8_t *reply = realloc (connection->reply, size);
-
-    if (!reply) {
-      connection->is_ended = true;
-      return;
-    }
-    connection->reply = reply;
-    connection->reply_size = size;
-  }
-  if (length > 0)
-    memcpy (connection->reply + connection->reply_length, data, length);
-  connection->reply_length = wanted;
-}
-
-static void
-reply_header (struct connection *connection, uint32_t option, uint32_t type, size_t length)
-{
-  struct nbd_option_reply header = {
-    .magic = to_be64 (NBD_OPTION_REPLY_MAGIC),
-    .option = to_be32 (option),
-    .type = to_be32 (type),
-    .length = to_be32 ((uint32_t) length),
-  };
-
-  reply_append (connection, &header, sizeof header);
-}
-
-static void
-reply_ack (struct connection *connection, uint32_t option)
-{
-  reply_header (connection, option, NBD_REP_ACK, 0);
-}
-
-static void
-reply_error (struct connection *connection, uint32_t option, uint32_t type, const char *text)
-{
-  reply_header (connection, option, type, strlen (text));
-  reply_append (connection, text, strlen (text));
-}
-
-static void
-reply_invalid (struct connection *connection, uint32_t option)
-{
-  reply_error (connection, option, NBD_REP_ERR_INVALID, "The option's data is malformed.");
-}
-
-static void
-reply_unknown (struct connection *connection, uint32_t option, const char *name)
-{
-  reply_error (connection, option, NBD_REP_ERR_UNKNOWN,
-               *name ? "There is no disk of this name."
-                     : "This server has no default disk; name the one you want.");
-}
-
-/* --- strings in options --- */
-
-/* Reads a 32-bit length and as many bytes of a name at *AT, and moves *AT behind them.
- * A name that no disk can have, since it is too long, becomes one that no disk has. */
-static bool
-take_name (const struct option *option, uint32_t *at, char name[DISK_NAME_MAX + 1])
-{
-  uint32_t length;
-  be32 wire;
-
-  if (option->length - *at < sizeof wire)
-    return false;
-  memcpy (&wire, option->data + *at, sizeof wire);
-  *at += sizeof wire;
-  length = from_be32 (wire);
-  if (length > option->length - *at || length > NBD_STRING_MAX
-      || !text_is_utf8 ((const char *) option->data + *at, length))
-    return false;
-  if (length > DISK_NAME_MAX) {
-    strcpy (name, "\001");
-  } else {
-    memcpy (name, option->data + *at, length);
-    name[length] = '\0';
-  }
-  *at += length;
-  return true;
-}
-
-static bool
-take_u32 (const struct option *option, uint32_t *at, uint32_t *value)
-{
-  be32 wire;
-
-  if (option->length - *at < sizeof wire)
-    return false;
-  memcpy (&wire, option->data + *at, sizeof wire);
-  *at += sizeof wire;
-  *value = from_be32 (wire);
-  return true;
-}
-
 /* --- choosing a disk: EXPORT_NAME, INFO, GO --- */
 
 struct disk *
@@ -145,8 +33,17 @@ server_open_disk (struct server *server, const char *name)
   return disk_open (server->store, infos[0].name);
 }
 
+/* What was chosen by SET_META_CONTEXT, if it was for this name. */
+static unsigned
+chosen_contexts (const struct connection *connection, const char *name)
+{
+  const struct negotiation *negotiation = &connection->negotiation;
+
+  return strcmp (negotiation->context_name, name) == 0 ? negotiation->contexts : 0;
+}
+
 static uint16_t
-transmission_flags (const struct connection *connection)
+transmission_flags (const struct connection *connection, const char *name)
 {
   unsigned flags = NBD_HAS_FLAGS | NBD_SEND_FLUSH | NBD_SEND_FUA | NBD_CAN_MULTI_CONN
                    | NBD_SEND_CACHE;
@@ -157,6 +54,8 @@ transmission_flags (const struct connection *connection)
     flags |= NBD_SEND_TRIM | NBD_SEND_WRITE_ZEROES | NBD_SEND_FAST_ZERO;
   if (connection->is_structured)
     flags |= NBD_SEND_DF;
+  if (connection->is_extended && chosen_contexts (connection, name) != 0)
+    flags |= NBD_BLOCK_STATUS_PAYLOAD;
   return (uint16_t) flags;
 }
 
@@ -164,23 +63,21 @@ transmission_flags (const struct connection *connection)
 static void
 choose_disk (struct connection *connection, struct disk *disk, const char *name)
 {
-  const struct negotiation *negotiation = &connection->negotiation;
-
   connection->disk = disk;
-  connection->transmission_flags = transmission_flags (connection);
-  connection->has_allocation = negotiation->has_context
-                               && strcmp (negotiation->context_name, name) == 0;
+  connection->transmission_flags = transmission_flags (connection, name);
+  connection->contexts = chosen_contexts (connection, name);
 }
 
 static enum negotiate_result
-option_export_name (struct connection *connection, const struct option *option)
+option_export_name (struct connection *connection, const struct asked *option)
 {
   struct nbd_export_name_reply reply = { 0 };
   char name[DISK_NAME_MAX + 1];
   struct disk *disk;
 
-  /* The one option that has no way to answer an error. */
-  if (option->length > DISK_NAME_MAX || !text_is_utf8 ((const char *) option->data, option->length))
+  /* The one option that has no way to answer an error; and none for those who use extended
+   * headers. */
+  if (connection->is_extended || option->length > DISK_NAME_MAX || !text_is_utf8 ((const char *) option->data, option->length))
     return NEGOTIATE_ABORTED;
   memcpy (name, option->data, option->length);
   name[option->length] = '\0';
@@ -190,22 +87,23 @@ option_export_name (struct connection *connection, const struct option *option)
   choose_disk (connection, disk, name);
   reply.size = to_be64 (disk_size (disk));
   reply.flags = to_be16 (connection->transmission_flags);
-  reply_append (connection, &reply, connection->negotiation.has_no_zeroes
+  answer_append (connection, &reply, connection->negotiation.has_no_zeroes
                                       ? NBD_EXPORT_NAME_REPLY_SHORT : sizeof reply);
   return NEGOTIATE_DONE;
 }
 
 static void
-info_export (struct connection *connection, uint32_t option, const struct disk *disk)
+info_export (struct connection *connection, uint32_t option, const struct disk *disk,
+             const char *name)
 {
   struct nbd_info_export info = {
     .type = to_be16 (NBD_INFO_EXPORT),
     .size = to_be64 (disk_size (disk)),
-    .flags = to_be16 (transmission_flags (connection)),
+    .flags = to_be16 (transmission_flags (connection, name)),
   };
 
-  reply_header (connection, option, NBD_REP_INFO, sizeof info);
-  reply_append (connection, &info, sizeof info);
+  answer_header (connection, option, NBD_REP_INFO, sizeof info);
+  answer_append (connection, &info, sizeof info);
 }
 
 static void
@@ -215,9 +113,9 @@ info_name (struct connection *connection, uint32_t option, struct disk *disk)
   struct disk_info info;
 
   disk_get_info (disk, &info);
-  reply_header (connection, option, NBD_REP_INFO, sizeof type + strlen (info.name));
-  reply_append (connection, &type, sizeof type);
-  reply_append (connection, info.name, strlen (info.name));
+  answer_header (connection, option, NBD_REP_INFO, sizeof type + strlen (info.name));
+  answer_append (connection, &type, sizeof type);
+  answer_append (connection, info.name, strlen (info.name));
 }
 
 static void
@@ -230,12 +128,12 @@ info_block_size (struct connection *connection, uint32_t option)
     .maximum = to_be32 (STORE_REQUEST_MAX),
   };
 
-  reply_header (connection, option, NBD_REP_INFO, sizeof info);
-  reply_append (connection, &info, sizeof info);
+  answer_header (connection, option, NBD_REP_INFO, sizeof info);
+  answer_append (connection, &info, sizeof info);
 }
 
 static enum negotiate_result
-option_info_or_go (struct connection *connection, const struct option *option)
+option_info_or_go (struct connection *connection, const struct asked *option)
 {
   bool wants_name = false, wants_block_size = false;
   char name[DISK_NAME_MAX + 1];
@@ -243,7 +141,7 @@ option_info_or_go (struct connection *connection, const struct option *option)
   uint32_t at = 0;
   be16 wire;
 
-  if (!take_name (option, &at, name) || option->length - at < sizeof wire)
+  if (!option_take_name (option, &at, name) || option->length - at < sizeof wire)
     goto invalid;
   memcpy (&wire, option->data + at, sizeof wire);
   at += sizeof wire;
@@ -256,15 +154,15 @@ option_info_or_go (struct connection *connection, const struct option *option)
   }
   disk = server_open_disk (connection->worker->server, name);
   if (!disk) {
-    reply_unknown (connection, option->kind, name);
+    answer_unknown (connection, option->kind, name);
     return NEGOTIATE_MORE;
   }
-  info_export (connection, option->kind, disk);
+  info_export (connection, option->kind, disk, name);
   if (wants_name)
     info_name (connection, option->kind, disk);
   if (wants_block_size)
     info_block_size (connection, option->kind);
-  reply_ack (connection, option->kind);
+  answer_ack (connection, option->kind);
   if (option->kind == NBD_OPT_GO) {
     choose_disk (connection, disk, name);
     return NEGOTIATE_DONE;
@@ -273,14 +171,14 @@ option_info_or_go (struct connection *connection, const struct option *option)
   return NEGOTIATE_MORE;
 
 invalid:
-  reply_invalid (connection, option->kind);
+  answer_invalid (connection, option->kind);
   return NEGOTIATE_MORE;
 }
 
 /* --- LIST --- */
 
-static enum negotiate_result
-option_list (struct connection *connection, const struct option *option)
+static void
+option_list (struct connection *connection, const struct asked *option)
 {
   struct negotiation *negotiation = &connection->negotiation;
   struct store *store = connection->worker->server->store;
@@ -288,8 +186,8 @@ option_list (struct connection *connection, const struct option *option)
   size_t count;
 
   if (option->length > 0) {
-    reply_invalid (connection, option->kind);
-    return NEGOTIATE_MORE;
+    answer_invalid (connection, option->kind);
+    return;
   }
   count = store_list_disks (store, NULL, 0);
   if (count > 0)
@@ -299,148 +197,96 @@ option_list (struct connection *connection, const struct option *option)
   for (size_t i = 0; infos && i < count; i++) {
     be32 length = to_be32 ((uint32_t) strlen (infos[i].name));
 
-    reply_header (connection, option->kind, NBD_REP_SERVER, sizeof length + strlen (infos[i].name));
-    reply_append (connection, &length, sizeof length);
-    reply_append (connection, infos[i].name, strlen (infos[i].name));
+    answer_header (connection, option->kind, NBD_REP_SERVER, sizeof length + strlen (infos[i].name));
+    answer_append (connection, &length, sizeof length);
+    answer_append (connection, infos[i].name, strlen (infos[i].name));
   }
   free (infos);
-  reply_ack (connection, option->kind);
+  answer_ack (connection, option->kind);
   /* `qemu-nbd --list` asks two more for every name it got. */
   if (negotiation->options_max == OPTIONS_MAX)
     negotiation->options_max += 2 * (unsigned) MIN (count, 100000);
-  return NEGOTIATE_MORE;
-}
-
-/* --- metadata contexts --- */
-
-static const char allocation[] = "base:allocation";
-
-static bool
-query_matches (const struct option *option, const uint8_t *query, uint32_t length)
-{
-  if (length == strlen (allocation) && memcmp (query, allocation, length) == 0)
-    return true;
-  return option->kind == NBD_OPT_LIST_META_CONTEXT && length == 5
-         && memcmp (query, "base:", 5) == 0;
-}
-
-/* Whether the queries from AT on are well-formed, and in *IS_WANTED whether they ask for
- * base:allocation.  Contexts that nobody here knows are no error. */
-static bool
-read_queries (const struct option *option, uint32_t at, bool *is_wanted)
-{
-  uint32_t count, length;
-
-  if (!take_u32 (option, &at, &count))
-    return false;
-  *is_wanted = count == 0 && option->kind == NBD_OPT_LIST_META_CONTEXT;
-  while (count-- > 0) {
-    if (!take_u32 (option, &at, &length) || length > option->length - at || length > NBD_STRING_MAX)
-      return false;
-    *is_wanted |= query_matches (option, option->data + at, length);
-    at += length;
-  }
-  return at == option->length;
-}
-
-static enum negotiate_result
-option_meta_context (struct connection *connection, const struct option *option)
-{
-  struct negotiation *negotiation = &connection->negotiation;
-  bool is_set = option->kind == NBD_OPT_SET_META_CONTEXT, is_wanted = false;
-  char name[DISK_NAME_MAX + 1];
-  struct disk *disk;
-  uint32_t at = 0;
-  be32 id = to_be32 (is_set ? CONTEXT_ID_ALLOCATION : 0);
-
-  /* A new choice replaces the one before, even if it fails. */
-  if (is_set)
-    negotiation->has_context = false;
-  if (!take_name (option, &at, name) || !read_queries (option, at, &is_wanted)) {
-    reply_invalid (connection, option->kind);
-    return NEGOTIATE_MORE;
-  }
-  if (is_set && !connection->is_structured) {
-    reply_error (connection, option->kind, NBD_REP_ERR_INVALID,
-                 "Structured replies must be negotiated before metadata contexts.");
-    return NEGOTIATE_MORE;
-  }
-  disk = server_open_disk (connection->worker->server, name);
-  if (!disk) {
-    reply_unknown (connection, option->kind, name);
-    return NEGOTIATE_MORE;
-  }
-  disk_close (disk);
-  if (is_wanted) {
-    reply_header (connection, option->kind, NBD_REP_META_CONTEXT, sizeof id + strlen (allocation));
-    reply_append (connection, &id, sizeof id);
-    reply_append (connection, allocation, strlen (allocation));
-  }
-  reply_ack (connection, option->kind);
-  if (is_set && is_wanted) {
-    negotiation->has_context = true;
-    strcpy (negotiation->context_name, name);
-  }
-  return NEGOTIATE_MORE;
 }
 
 /* --- the rest --- */
 
-static enum negotiate_result
-option_structured_reply (struct connection *connection, const struct option *option)
+static void
+option_structured_reply (struct connection *connection, const struct asked *option)
 {
   if (option->length > 0) {
-    reply_invalid (connection, option->kind);
-    return NEGOTIATE_MORE;
+    answer_invalid (connection, option->kind);
+  } else if (connection->is_extended) {
+    answer_error (connection, option->kind, NBD_REP_ERR_EXT_HEADER_REQD,
+                  "Extended headers were negotiated, which take the place of structured replies.");
+  } else {
+    connection->is_structured = true;
+    answer_ack (connection, option->kind);
   }
-  connection->is_structured = true;
-  reply_ack (connection, option->kind);
-  return NEGOTIATE_MORE;
 }
 
-static enum negotiate_result
-option_starttls (struct connection *connection, const struct option *option)
+static void
+option_extended_headers (struct connection *connection, const struct asked *option)
+{
+  if (option->length > 0) {
+    answer_invalid (connection, option->kind);
+  } else if (connection->is_extended) {
+    answer_error (connection, option->kind, NBD_REP_ERR_INVALID,
+                  "Extended headers were negotiated already.");
+  } else {
+    connection->is_extended = connection->is_structured = true;
+    answer_ack (connection, option->kind);
+  }
+}
+
+static void
+option_starttls (struct connection *connection, const struct asked *option)
 {
   if (option->length > 0)
-    reply_invalid (connection, option->kind);
+    answer_invalid (connection, option->kind);
   else
-    reply_error (connection, option->kind, NBD_REP_ERR_UNSUP, "This server does not speak TLS.");
-  return NEGOTIATE_MORE;
+    answer_error (connection, option->kind, NBD_REP_ERR_UNSUP, "This server does not speak TLS.");
 }
 
 static enum negotiate_result
-answer (struct connection *connection, const struct option *option)
+answer (struct connection *connection, const struct asked *option)
 {
   if (option->kind == NBD_OPT_ABORT) {
-    reply_ack (connection, option->kind);
+    answer_ack (connection, option->kind);
     return NEGOTIATE_ABORTED;
   }
   if (atomic_load (&connection->worker->server->is_stopping)) {
     if (option->kind == NBD_OPT_EXPORT_NAME)
       return NEGOTIATE_ABORTED;
-    reply_error (connection, option->kind, NBD_REP_ERR_SHUTDOWN, "The server is shutting down.");
+    answer_error (connection, option->kind, NBD_REP_ERR_SHUTDOWN, "The server is shutting down.");
     return NEGOTIATE_MORE;
   }
   switch (option->kind) {
   case NBD_OPT_EXPORT_NAME:
     return option_export_name (connection, option);
-  case NBD_OPT_LIST:
-    return option_list (connection, option);
-  case NBD_OPT_STARTTLS:
-    return option_starttls (connection, option);
   case NBD_OPT_INFO:
   case NBD_OPT_GO:
     return option_info_or_go (connection, option);
+  case NBD_OPT_LIST:
+    option_list (connection, option);
+    break;
+  case NBD_OPT_STARTTLS:
+    option_starttls (connection, option);
+    break;
   case NBD_OPT_STRUCTURED_REPLY:
-    return option_structured_reply (connection, option);
+    option_structured_reply (connection, option);
+    break;
+  case NBD_OPT_EXTENDED_HEADERS:
+    option_extended_headers (connection, option);
+    break;
   case NBD_OPT_LIST_META_CONTEXT:
   case NBD_OPT_SET_META_CONTEXT:
-    return option_meta_context (connection, option);
+    metadata_option (connection, option);
+    break;
   default:
-    reply_error (connection, option->kind, NBD_REP_ERR_UNSUP,
-                 "This server does not know the option.");
-    return NEGOTIATE_MORE;
+    answer_error (connection, option->kind, NBD_REP_ERR_UNSUP,
+                  "This server does not know the option.");
   }
+  return NEGOTIATE_MORE;
 }
 
 /* --- bytes --- */
@@ -455,7 +301,7 @@ negotiate_start (struct connection *connection)
   };
 
   connection->negotiation.options_max = OPTIONS_MAX;
-  reply_append (connection, &hello, sizeof hello);
+  answer_append (connection, &hello, sizeof hello);
 }
 
 static uint32_t
@@ -508,8 +354,8 @@ refuse_long (struct connection *connection, uint32_t kind, uint32_t length)
     return false;
   connection->negotiation.skip = length;
   if (kind == NBD_OPT_SET_META_CONTEXT)
-    connection->negotiation.has_context = false;
-  reply_error (connection, kind, NBD_REP_ERR_TOO_BIG, "The option's data is too long.");
+    connection->negotiation.contexts = 0;
+  answer_error (connection, kind, NBD_REP_ERR_TOO_BIG, "The option's data is too long.");
   return true;
 }
 
@@ -519,7 +365,7 @@ negotiate_run (struct connection *connection)
   struct negotiation *negotiation = &connection->negotiation;
   enum negotiate_result result = NEGOTIATE_MORE;
   struct nbd_option wire;
-  struct option option;
+  struct asked option;
 
   if (!negotiation->has_client_flags) {
     if (input_available (connection) < sizeof (be32))

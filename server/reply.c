@@ -6,7 +6,8 @@
  * sends that with one call.  The slots are released when all of it has gone.
  *
  * With structured replies negotiated a READ is always answered in chunks; success of the others
- * is a simple reply, which is shorter; errors are chunks with a text.
+ * is a simple reply, which is shorter; errors are chunks with a text.  With extended headers all
+ * are chunks.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -99,30 +100,42 @@ add_simple (struct output *output, const struct slot *slot)
   reply->cookie = to_be64 (slot->cookie);
 }
 
-/* A chunk header at the beginning of one that has SIZE bytes itself, with BYTES more to follow. */
+/* A chunk whose payload begins with SIZE bytes, to be filled in by the caller, with BYTES more to
+ * follow. */
 static void *
 add_chunk (struct output *output, const struct slot *slot, unsigned type, bool is_last, size_t size,
            uint64_t bytes)
 {
-  struct nbd_chunk *chunk = add_header (output, size);
+  if (slot->connection->is_extended) {
+    struct nbd_extended_chunk *chunk = add_header (output, sizeof *chunk + size);
+
+    chunk->magic = to_be32 (NBD_EXTENDED_CHUNK_MAGIC);
+    chunk->flags = to_be16 (is_last ? NBD_CHUNK_DONE : 0);
+    chunk->type = to_be16 ((uint16_t) type);
+    chunk->cookie = to_be64 (slot->cookie);
+    chunk->offset = to_be64 (slot->offset);
+    chunk->length = to_be64 (size + bytes);
+    return chunk + 1;
+  }
+  struct nbd_chunk *chunk = add_header (output, sizeof *chunk + size);
 
   chunk->magic = to_be32 (NBD_CHUNK_MAGIC);
   chunk->flags = to_be16 (is_last ? NBD_CHUNK_DONE : 0);
   chunk->type = to_be16 ((uint16_t) type);
   chunk->cookie = to_be64 (slot->cookie);
-  chunk->length = to_be32 ((uint32_t) (size - sizeof *chunk + bytes));
-  return chunk;
+  chunk->length = to_be32 ((uint32_t) (size + bytes));
+  return chunk + 1;
 }
 
 static void
 compose_error (struct output *output, const struct slot *slot)
 {
   size_t length = strnlen (slot->failure.text, ERROR_TEXT_MAX);
-  struct nbd_chunk_error *chunk;
+  struct nbd_error_text *error
+    = add_chunk (output, slot, NBD_CHUNK_ERROR, true, sizeof *error, length);
 
-  chunk = add_chunk (output, slot, NBD_CHUNK_ERROR, true, sizeof *chunk, length);
-  chunk->error = to_be32 (slot->failure.error);
-  chunk->text_length = to_be16 ((uint16_t) length);
+  error->error = to_be32 (slot->failure.error);
+  error->text_length = to_be16 ((uint16_t) length);
   add_data (output, slot->failure.text, length);
 }
 
@@ -148,17 +161,17 @@ begin_read_chunk (struct output *output, struct slot *slot)
   length = MIN (length, request->length - at);
   is_last = at + length == request->length;
   if (is_hole) {
-    struct nbd_chunk_hole *chunk
-      = add_chunk (output, slot, NBD_CHUNK_OFFSET_HOLE, is_last, sizeof *chunk, 0);
+    struct nbd_hole *hole
+      = add_chunk (output, slot, NBD_CHUNK_OFFSET_HOLE, is_last, sizeof *hole, 0);
 
-    chunk->offset = to_be64 (request->offset + at);
-    chunk->length = to_be32 ((uint32_t) length);
+    hole->offset = to_be64 (request->offset + at);
+    hole->length = to_be32 ((uint32_t) length);
     slot->sent += length;
   } else {
-    struct nbd_chunk_data *chunk
-      = add_chunk (output, slot, NBD_CHUNK_OFFSET_DATA, is_last, sizeof *chunk, length);
+    struct nbd_data *data
+      = add_chunk (output, slot, NBD_CHUNK_OFFSET_DATA, is_last, sizeof *data, length);
 
-    chunk->offset = to_be64 (request->offset + at);
+    data->offset = to_be64 (request->offset + at);
   }
   slot->chunk_end = at + length;
 }
@@ -185,11 +198,11 @@ compose_read_data (struct output *output, struct slot *slot)
   }
 }
 
-/* Replies are composed only while there is room for a header and one segment. */
+/* Replies are composed only while there is room for a header and one segment, in each context. */
 static bool
 output_has_room (const struct output *output)
 {
-  return output->count + 2 <= OUTPUT_SEGMENTS;
+  return output->count + 2 * CONTEXT_COUNT <= OUTPUT_SEGMENTS;
 }
 
 /* True: all of the reply is in the output. */
@@ -210,27 +223,50 @@ compose_read (struct output *output, struct slot *slot)
 }
 
 static void
+compose_context (struct output *output, struct slot *slot, enum context_index context, bool is_last,
+                 uint8_t *wire)
+{
+  const struct request *request = &slot->request;
+  bool is_extended = slot->connection->is_extended;
+  uint32_t count = metadata_wire (context, is_extended, request->extents, request->extent_count,
+                                  wire);
+  uint64_t bytes;
+
+  if (is_extended) {
+    struct nbd_extended_status *status;
+
+    bytes = count * sizeof (struct nbd_extended_extent);
+    status = add_chunk (output, slot, NBD_CHUNK_BLOCK_STATUS_EXTENDED, is_last, sizeof *status,
+                        bytes);
+    status->context = to_be32 (context_id (context));
+    status->count = to_be32 (count);
+  } else {
+    struct nbd_status *status;
+
+    bytes = count * sizeof (struct nbd_extent);
+    status = add_chunk (output, slot, NBD_CHUNK_BLOCK_STATUS, is_last, sizeof *status, bytes);
+    status->context = to_be32 (context_id (context));
+  }
+  add_data (output, wire, bytes);
+}
+
+/* One chunk per context.  The last one takes the memory of the extents themselves: on the wire they
+ * are no longer than here. */
+static void
 compose_status (struct output *output, struct slot *slot)
 {
   struct request *request = &slot->request;
-  uint32_t count = request->extent_count;
-  uint8_t *wire = (uint8_t *) request->extents;
-  struct nbd_chunk_status *chunk;
+  struct status_extent *wire = request->extents + request->extent_max;
+  unsigned left = slot->contexts;
 
-  CHECK (count >= 1 && count <= request->extent_max);
-  /* In place: an extent on the wire is half as long as the engine's. */
-  for (uint32_t i = 0; i < count; i++) {
-    struct nbd_extent extent = {
-      .length = to_be32 ((uint32_t) request->extents[i].length),
-      .flags = to_be32 (request->extents[i].flags),
-    };
-
-    memcpy (wire + i * sizeof extent, &extent, sizeof extent);
+  CHECK (left != 0 && request->extent_count >= 1 && request->extent_count <= request->extent_max);
+  for (unsigned i = 0; left != 0; i++) {
+    if (!(left & 1u << i))
+      continue;
+    left &= ~(1u << i);
+    compose_context (output, slot, i, left == 0, (uint8_t *) (left == 0 ? request->extents : wire));
+    wire += request->extent_max;
   }
-  chunk = add_chunk (output, slot, NBD_CHUNK_BLOCK_STATUS, true, sizeof *chunk,
-                     count * sizeof (struct nbd_extent));
-  chunk->context = to_be32 (CONTEXT_ID_ALLOCATION);
-  add_data (output, wire, count * sizeof (struct nbd_extent));
 }
 
 /* True: all of the reply is in the output. */
@@ -245,10 +281,10 @@ compose (struct output *output, struct slot *slot)
     add_simple (output, slot);
   else if (slot->command == NBD_CMD_READ && slot->is_in_engine)
     return compose_read (output, slot);
-  else if (slot->command == NBD_CMD_READ && is_structured)
-    add_chunk (output, slot, NBD_CHUNK_NONE, true, sizeof (struct nbd_chunk), 0);
   else if (slot->command == NBD_CMD_BLOCK_STATUS)
     compose_status (output, slot);
+  else if (slot->connection->is_extended || (slot->command == NBD_CMD_READ && is_structured))
+    add_chunk (output, slot, NBD_CHUNK_NONE, true, 0, 0);
   else
     add_simple (output, slot);
   return true;

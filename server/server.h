@@ -62,6 +62,49 @@ void transport_init_plain (struct transport *transport, int receive_fd, int send
 /* Whether the peer has closed its side: then what is still unread was given up by it. */
 bool transport_peer_is_gone (const struct transport *transport);
 
+/* --- answer.c: options, and the answers to them --- */
+
+/* The option that is being answered; DATA is not owned. */
+struct asked {
+  uint32_t kind;
+  uint32_t length;
+  const uint8_t *data;
+};
+
+/* Queue bytes in connection->reply. */
+void answer_append (struct connection *connection, const void *data, size_t length);
+void answer_header (struct connection *connection, uint32_t option, uint32_t type, size_t length);
+void answer_ack (struct connection *connection, uint32_t option);
+void answer_error (struct connection *connection, uint32_t option, uint32_t type, const char *text);
+void answer_invalid (struct connection *connection, uint32_t option);
+void answer_unknown (struct connection *connection, uint32_t option, const char *name);
+
+/* Read what is at *AT of the option, and move *AT behind it; false: it is malformed.  A name that
+ * no disk can have, since it is too long, becomes one that no disk has. */
+bool option_take_name (const struct asked *option, uint32_t *at, char name[DISK_NAME_MAX + 1]);
+bool option_take_u32 (const struct asked *option, uint32_t *at, uint32_t *value);
+
+/* --- metadata.c: metadata contexts --- */
+
+enum context_index { CONTEXT_ALLOCATION, CONTEXT_DEPTH, CONTEXT_COUNT };
+#define CONTEXTS_ALL ((1u << CONTEXT_COUNT) - 1)   /* sets of them have bit 1 << index */
+
+/* LIST_META_CONTEXT and SET_META_CONTEXT. */
+void metadata_option (struct connection *connection, const struct asked *option);
+
+/* What a context is called in transmission; 0 is nobody. */
+static inline uint32_t
+context_id (unsigned index)
+{
+  return index + 1;
+}
+unsigned context_of_id (uint32_t id);   /* as a set; empty: there is none */
+
+/* Writes what BLOCK_STATUS answers in this context, and returns how many extents that are; WIRE may
+ * be the memory of EXTENTS. */
+uint32_t metadata_wire (enum context_index context, bool is_extended,
+                        const struct status_extent *extents, uint32_t count, uint8_t *wire);
+
 /* --- negotiate.c: the handshake, up to the disk and what was agreed on --- */
 
 #define HANDSHAKE_SECONDS 10       /* CVE-2024-7409: nobody stays in the handshake */
@@ -70,8 +113,6 @@ bool transport_peer_is_gone (const struct transport *transport);
 #define OPTION_BYTES_MAX_META (16 * 1024)
 #define OPTION_SKIP_MAX (1024 * 1024)   /* longer ones end the connection */
 
-#define CONTEXT_ID_ALLOCATION 1    /* what we call base:allocation on the wire */
-
 #define BLOCK_SIZE_MINIMUM 1       /* advertised; any byte range is served */
 
 struct negotiation {
@@ -79,7 +120,7 @@ struct negotiation {
   bool has_no_zeroes;
   unsigned options, options_max;
   uint32_t skip;                   /* bytes of a refused option to be thrown away */
-  bool has_context;                /* base:allocation was chosen, for the name that follows */
+  unsigned contexts;               /* chosen, for the name that follows */
   char context_name[DISK_NAME_MAX + 1];
 };
 
@@ -112,7 +153,7 @@ struct slot {
   struct request request;
   struct connection *connection;
   struct list link;                /* in its connection's free, done or sending; or it runs */
-  uint64_t cookie;
+  uint64_t cookie, offset;
   uint16_t command, flags;         /* as the client sent them */
   struct nbd_failure failure;      /* error NBD_SUCCESS: none */
   bool is_in_engine;               /* request_init was called: needs request_release */
@@ -120,8 +161,10 @@ struct slot {
   uint64_t sent;                   /* READ: bytes whose reply has been composed */
   uint64_t chunk_end;              /* READ: where the chunk that is being composed ends */
   uint64_t changes_before;         /* FLUSH: connection->changes_done when it came */
-  struct status_extent one_extent;
-  struct status_extent *extents;   /* STATUS_EXTENTS_MAX of them, once more than one was wanted */
+  unsigned contexts;               /* BLOCK_STATUS: to be answered */
+  struct status_extent one_extent[CONTEXT_COUNT];
+  struct status_extent *extents;   /* STATUS_EXTENTS_MAX for each of the connection's contexts, once
+                                      more than one was wanted */
 };
 
 /* Replies on their way: what one sendmsg takes.  The slots in connection->sending are released
@@ -129,7 +172,7 @@ struct slot {
 struct output {
   struct iovec segments[OUTPUT_SEGMENTS];
   unsigned first, count;           /* those not sent yet: [first, count) */
-  uint8_t headers[OUTPUT_SEGMENTS][32];
+  uint8_t headers[OUTPUT_SEGMENTS][48];
   unsigned header_count;
 };
 
@@ -146,6 +189,34 @@ int reply_send (struct connection *connection);
 void reply_drop (struct connection *connection);
 /* Nothing may be in the engine. */
 void reply_free (struct connection *connection);
+
+/* --- judge.c: a request as it came, and what is wrong with it --- */
+
+/* What the commands of the protocol are to the engine. */
+struct command_info {
+  enum request_kind kind;
+  uint16_t flags;                  /* allowed ones */
+  bool is_change;
+};
+extern const struct command_info command_infos[NBD_CMD_COUNT];
+
+struct arrived {
+  uint16_t command, flags;
+  uint64_t cookie, offset, length; /* LENGTH: of the range */
+  uint64_t payload;                /* bytes that follow, but for those in BYTES */
+  uint32_t bytes;                  /* that were decoded */
+  unsigned contexts;               /* BLOCK_STATUS: to be answered */
+  bool has_bad_filter;             /* BLOCK_STATUS: its payload does not name contexts */
+};
+
+size_t request_header_bytes (const struct connection *connection);
+/* 0; -EAGAIN: not all of it is there; -EPROTO: this is no request. */
+int request_decode (const struct connection *connection, const uint8_t *data, size_t available,
+                    struct arrived *arrived);
+/* Everything that can be wrong with a request before it is started. */
+struct nbd_failure request_judge (const struct connection *connection,
+                                  const struct arrived *arrived);
+unsigned request_engine_flags (const struct arrived *arrived);
 
 /* --- transmit.c: requests in --- */
 
@@ -203,7 +274,9 @@ struct connection {
   /* What was negotiated. */
   struct disk *disk;               /* referenced */
   uint16_t transmission_flags;
-  bool is_structured, has_allocation;
+  bool is_structured;              /* replies are chunks; so they are with extended headers */
+  bool is_extended;
+  unsigned contexts;
 
   /* Transmission. */
   struct list free, done, sending; /* of slots */

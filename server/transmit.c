@@ -24,23 +24,6 @@
 #define ROUNDS_MAX 8               /* receives in one turn, so that other connections have theirs */
 #define FENCE_SECONDS 1.0
 
-/* What the commands of the protocol are to the engine. */
-static const struct command_info {
-  enum request_kind kind;
-  uint16_t flags;                    /* allowed ones */
-  bool is_change;
-} command_infos[NBD_CMD_COUNT] = {
-  [NBD_CMD_READ] = { REQUEST_READ, NBD_CMD_FLAG_FUA, false },   /* and DF, if structured */
-  [NBD_CMD_WRITE] = { REQUEST_WRITE, NBD_CMD_FLAG_FUA, true },
-  [NBD_CMD_FLUSH] = { REQUEST_FLUSH, NBD_CMD_FLAG_FUA, false },
-  [NBD_CMD_TRIM] = { REQUEST_TRIM, NBD_CMD_FLAG_FUA, true },
-  [NBD_CMD_CACHE] = { REQUEST_CACHE, NBD_CMD_FLAG_FUA, false },
-  [NBD_CMD_WRITE_ZEROES] = { REQUEST_WRITE_ZEROES,
-                             NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO,
-                             true },
-  [NBD_CMD_BLOCK_STATUS] = { REQUEST_BLOCK_STATUS, NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_REQ_ONE, false },
-};
-
 static double
 now (const struct connection *connection)
 {
@@ -66,7 +49,7 @@ on_done (struct request *request)
 
   connection->in_engine--;
   if (request->op.error)
-    slot->failure = nbd_failure_of_error (slot->command, request->op.error);
+    slot->failure = nbd_failure (slot->command, nbd_cause_of_errno (request->op.error));
   if (command_infos[slot->command].is_change)
     connection->changes_done++;
   else if (slot->command == NBD_CMD_FLUSH && !request->op.error)
@@ -75,60 +58,6 @@ on_done (struct request *request)
 }
 
 /* --- requests in --- */
-
-static unsigned
-engine_flags (const struct slot *slot)
-{
-  unsigned flags = 0;
-
-  if (slot->flags & NBD_CMD_FLAG_FUA && command_infos[slot->command].is_change)
-    flags |= REQUEST_FUA;
-  if (slot->flags & NBD_CMD_FLAG_NO_HOLE)
-    flags |= REQUEST_NO_HOLE;
-  if (slot->flags & NBD_CMD_FLAG_FAST_ZERO)
-    flags |= REQUEST_FAST_ZERO;
-  if (slot->flags & NBD_CMD_FLAG_REQ_ONE)
-    flags |= REQUEST_ONE_EXTENT;
-  return flags;
-}
-
-/* Everything that can be wrong with a request before it is started. */
-static struct nbd_failure
-judge (const struct connection *connection, const struct slot *slot, uint64_t offset,
-       uint32_t length)
-{
-  const struct command_info *info;
-  struct nbd_failure failure;
-  const char *why = NULL;
-  unsigned allowed;
-  int error;
-
-  if (slot->command >= NBD_CMD_COUNT)
-    return nbd_failure_of_cause (NBD_CAUSE_UNKNOWN_COMMAND);
-  info = &command_infos[slot->command];
-  allowed = info->flags;
-  if (slot->command == NBD_CMD_READ && connection->is_structured)
-    allowed |= NBD_CMD_FLAG_DF;
-  if (slot->flags & ~allowed)
-    return nbd_failure_of_cause (NBD_CAUSE_FLAGS);
-  if (connection->is_stopping)
-    return nbd_failure_of_cause (NBD_CAUSE_SHUTDOWN);
-  if ((slot->command == NBD_CMD_WRITE || slot->command == NBD_CMD_READ)
-      && length > STORE_REQUEST_MAX)
-    return nbd_failure_of_cause (NBD_CAUSE_PAYLOAD_TOO_LONG);
-  if (slot->command == NBD_CMD_FLUSH && (offset != 0 || length != 0))
-    return nbd_failure_of_cause (NBD_CAUSE_FLUSH_RANGE);
-  if (slot->command == NBD_CMD_BLOCK_STATUS && !connection->has_allocation)
-    return nbd_failure_of_cause (NBD_CAUSE_NO_CONTEXT);
-  if (info->is_change && connection->transmission_flags & NBD_READ_ONLY)
-    return nbd_failure_of_cause (NBD_CAUSE_READ_ONLY);
-  error = request_validate (connection->disk, info->kind, engine_flags (slot), offset, length,
-                            &why);
-  failure = nbd_failure_of_error (slot->command, error);
-  if (error && why)
-    failure.text = why;
-  return failure;
-}
 
 static void
 start (struct slot *slot)
@@ -144,7 +73,7 @@ static void
 begin_payload (struct slot *slot)
 {
   if (slot->request.op.error) {
-    slot->failure = nbd_failure_of_error (slot->command, slot->request.op.error);
+    slot->failure = nbd_failure (slot->command, nbd_cause_of_errno (slot->request.op.error));
     slot->connection->skip = slot->request.length;
   }
 }
@@ -165,16 +94,17 @@ on_admitted (struct request *request)
   connection_changed (connection);
 }
 
-/* Room for the answer to BLOCK_STATUS. */
+/* Room for the answer to BLOCK_STATUS, in all its contexts. */
 static void
 prepare_extents (struct slot *slot)
 {
   struct request *request = &slot->request;
+  unsigned contexts = (unsigned) __builtin_popcount (slot->connection->contexts);
 
   if (!(slot->flags & NBD_CMD_FLAG_REQ_ONE) && !slot->extents)
-    slot->extents = malloc (STATUS_EXTENTS_MAX * sizeof *slot->extents);
+    slot->extents = malloc (contexts * STATUS_EXTENTS_MAX * sizeof *slot->extents);
   if (slot->flags & NBD_CMD_FLAG_REQ_ONE || !slot->extents) {
-    request->extents = &slot->one_extent;
+    request->extents = slot->one_extent;
     request->extent_max = 1;
   } else {
     request->extents = slot->extents;
@@ -184,13 +114,14 @@ prepare_extents (struct slot *slot)
 
 /* A valid request: it goes to the engine, or first gets its payload. */
 static void
-accept_request (struct slot *slot, uint64_t offset, uint32_t length)
+accept_request (struct slot *slot, const struct arrived *arrived)
 {
   struct connection *connection = slot->connection;
   struct request *request = &slot->request;
 
   request_init (request, connection->worker->context, connection->disk,
-                command_infos[slot->command].kind, engine_flags (slot), offset, length, on_done);
+                command_infos[slot->command].kind, request_engine_flags (arrived), arrived->offset,
+                arrived->length, on_done);
   slot->is_in_engine = true;
   switch (slot->command) {
   case NBD_CMD_WRITE:
@@ -207,13 +138,14 @@ accept_request (struct slot *slot, uint64_t offset, uint32_t length)
     return;
   case NBD_CMD_READ:
     request->stream = &connection->stream;
-    slot->read_bytes = length;
-    connection->read_bytes += length;
+    slot->read_bytes = arrived->length;
+    connection->read_bytes += arrived->length;
     break;
   case NBD_CMD_FLUSH:
     slot->changes_before = connection->changes_done;
     break;
   case NBD_CMD_BLOCK_STATUS:
+    slot->contexts = arrived->contexts;
     prepare_extents (slot);
     break;
   }
@@ -222,61 +154,75 @@ accept_request (struct slot *slot, uint64_t offset, uint32_t length)
 
 /* Whether the connection can take one more request; else the input waits. */
 static bool
-has_room (const struct connection *connection, const struct nbd_request *wire)
+has_room (const struct connection *connection, const struct arrived *arrived)
 {
-  uint32_t length = from_be32 (wire->length);
-
   if (connection->in_use >= IN_FLIGHT_MAX)
     return false;
-  return from_be16 (wire->command) != NBD_CMD_READ || length > STORE_REQUEST_MAX
-         || connection->read_bytes == 0 || connection->read_bytes + length <= READ_BACKLOG_MAX;
+  return arrived->command != NBD_CMD_READ || arrived->length > STORE_REQUEST_MAX
+         || connection->read_bytes == 0
+         || connection->read_bytes + arrived->length <= READ_BACKLOG_MAX;
 }
 
-/* Takes the request whose header begins the input.  Negative errno: the connection is beyond
- * help. */
-static int
-take_request (struct connection *connection)
+/* A slot for the request; NULL: it has to wait, and so has what follows it. */
+static struct slot *
+take_slot (struct connection *connection, const struct arrived *arrived)
 {
-  struct nbd_request wire;
-  struct slot *slot;
-  uint64_t offset;
-  uint32_t length;
+  struct slot *slot = has_room (connection, arrived) ? slot_get (connection) : NULL;
 
-  memcpy (&wire, connection->input + connection->input_start, sizeof wire);
-  if (from_be32 (wire.magic) != NBD_REQUEST_MAGIC)
-    return -EPROTO;
-  if (from_be16 (wire.command) == NBD_CMD_DISC) {
-    connection->is_ended = true;
-    return 0;
-  }
-  slot = has_room (connection, &wire) ? slot_get (connection) : NULL;
   if (!slot) {
-    /* Without a single slot nothing would ever wake it again. */
-    if (connection->in_use == 0)
-      return -ENOMEM;
     connection->is_paused = true;
     if (connection->paused_at == 0)
       connection->paused_at = now (connection);
-    return 0;
+    return NULL;
   }
   connection->paused_at = 0;
-  connection->input_start += sizeof wire;
-  worker_count (&connection->worker->counters.requests, 1);
-  slot->cookie = from_be64 (wire.cookie);
-  slot->command = from_be16 (wire.command);
-  slot->flags = from_be16 (wire.flags);
-  offset = from_be64 (wire.offset);
-  length = from_be32 (wire.length);
-  slot->failure = judge (connection, slot, offset, length);
-  if (slot->command == NBD_CMD_WRITE && length > 0 && slot->failure.error) {
-    connection->incoming = slot;
-    connection->skip = length;
-    return length <= PAYLOAD_SKIP_MAX ? 0 : -EMSGSIZE;
+  slot->cookie = arrived->cookie;
+  slot->command = arrived->command;
+  slot->flags = arrived->flags;
+  slot->offset = arrived->offset;
+  return slot;
+}
+
+/* Payloads that are not even thrown away: whoever sends them is cut off. */
+static bool
+is_too_much (const struct connection *connection, const struct arrived *arrived)
+{
+  return arrived->payload > (connection->is_extended ? STORE_REQUEST_MAX : PAYLOAD_SKIP_MAX);
+}
+
+/* Takes the request that begins the input.  -EAGAIN: it is not all there; another negative errno:
+ * the connection is beyond help. */
+static int
+take_request (struct connection *connection)
+{
+  struct arrived arrived;
+  struct slot *slot;
+  int error = request_decode (connection, connection->input + connection->input_start,
+                              connection->input_end - connection->input_start, &arrived);
+
+  if (error)
+    return error;
+  if (arrived.command == NBD_CMD_DISC) {
+    connection->is_ended = true;
+    return 0;
   }
-  if (slot->failure.error || (length == 0 && slot->command != NBD_CMD_FLUSH))
+  if (is_too_much (connection, &arrived))
+    return -EMSGSIZE;
+  slot = take_slot (connection, &arrived);
+  if (!slot)
+    /* Without a single slot nothing would ever wake it again. */
+    return connection->in_use == 0 ? -ENOMEM : 0;
+  connection->input_start += arrived.bytes;
+  worker_count (&connection->worker->counters.requests, 1);
+  slot->failure = request_judge (connection, &arrived);
+  if (slot->failure.error && arrived.payload > 0) {
+    connection->incoming = slot;
+    connection->skip = arrived.payload;
+  } else if (slot->failure.error || (arrived.length == 0 && slot->command != NBD_CMD_FLUSH)) {
     slot_finish (slot);
-  else
-    accept_request (slot, offset, length);
+  } else {
+    accept_request (slot, &arrived);
+  }
   return 0;
 }
 
@@ -368,11 +314,9 @@ transmit_resume (struct connection *connection)
       if (!complete_payload (connection))
         return 0;
     } else {
-      if (connection->input_end - connection->input_start < sizeof (struct nbd_request))
-        return 0;
       error = take_request (connection);
       if (error)
-        return error;
+        return error == -EAGAIN ? 0 : error;
     }
   }
   return 0;
@@ -388,7 +332,7 @@ receive_once (struct connection *connection, uint64_t *asked)
   unsigned count = 0;
   ssize_t received;
 
-  /* The remainder is less than a header, and nothing at all in front of a payload. */
+  /* The remainder is less than a request, and nothing at all in front of a payload. */
   memmove (connection->input, connection->input + connection->input_start,
            connection->input_end - connection->input_start);
   connection->input_end -= connection->input_start;
@@ -405,7 +349,7 @@ receive_once (struct connection *connection, uint64_t *asked)
       goto receive;
   }
   segments[count].iov_base = connection->input + connection->input_end;
-  segments[count].iov_len = payload >= PAYLOAD_LONG ? sizeof (struct nbd_request)
+  segments[count].iov_len = payload >= PAYLOAD_LONG ? request_header_bytes (connection)
                                                      : INPUT_BYTES - connection->input_end;
   *asked += segments[count].iov_len;
   count++;

@@ -20,7 +20,7 @@ not nbdinfo --is read-only "$(uri first)"
 not nbdinfo --is rotational "$(uri first)"
 same "$(nbdinfo --map --totals --json "$(uri first)" | jq -c '[.[] | [.size, .type]]')" "[[$((1 << 30)),3]]"
 nbdinfo --json "$(uri first)" |
-  jq -e '.exports[0] | .contexts == ["base:allocation"] and .block_size_minimum == 1 and .block_size_preferred == 4096
+  jq -e '.exports[0] | .contexts == ["base:allocation", "qemu:allocation-depth"] and .block_size_minimum == 1 and .block_size_preferred == 4096
                        and .block_size_maximum == 33554432'
 not nbdinfo "$(uri missing)" 2>"$tmp/err"
 cat "$tmp/err"

@@ -6,86 +6,16 @@ commands, many requests in one piece, one request in many pieces, clients that v
 import socket
 import struct
 
-from harness import BLOCK, KIB, MIB, Server, run_tests
+from harness import BLOCK, GIB, KIB, MIB, Server, run_tests
+from wire import *
 
 SIZE = 64 * MIB
 server = Server({"disk": SIZE}).start()
-
-OPTION_MAGIC = 0x49484156454F5054
-ACK, REP_SERVER, REP_INFO, REP_META = 1, 2, 3, 4
-ERR_UNSUP, ERR_INVALID, ERR_UNKNOWN = (1 << 31) + 1, (1 << 31) + 3, (1 << 31) + 6
-EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO, STRUCTURED_REPLY, LIST_META, SET_META = 1, 2, 3, 5, 6, 7, 8, 9, 10
-READ, WRITE, DISC, FLUSH, TRIM, CACHE, WRITE_ZEROES, BLOCK_STATUS = range(8)
-EINVAL = 22
+uri = f"nbd+unix:///disk?socket={server.sock}"
 
 
-class Raw:
-    def __init__(self, flags=3):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
-        self.socket.connect(server.sock)
-        assert self.get(16) == b"NBDMAGICIHAVEOPT"
-        assert struct.unpack(">H", self.get(2)) == (3,)
-        self.put(struct.pack(">I", flags))
-
-    def get(self, length):
-        data = b""
-        while len(data) < length:
-            piece = self.socket.recv(length - len(data))
-            assert piece, "the server closed the connection"
-            data += piece
-        return data
-
-    def put(self, data):
-        self.socket.sendall(data)
-
-    def is_closed(self):
-        try:
-            while self.socket.recv(4096):
-                pass
-            return True
-        except ConnectionResetError:
-            return True
-
-    def option(self, number, data=b""):
-        """[(type, data)], up to the last reply."""
-        self.put(struct.pack(">QII", OPTION_MAGIC, number, len(data)) + data)
-        replies = []
-        while True:
-            magic, option, kind, length = struct.unpack(">QIII", self.get(20))
-            assert magic == 0x3E889045565A9 and option == number, (hex(magic), option)
-            replies.append((kind, self.get(length)))
-            if kind == ACK or kind >> 31:
-                return replies
-
-    def go(self, name=b"disk", infos=(), number=GO):
-        return self.option(number, struct.pack(">I", len(name)) + name
-                           + struct.pack(f">H{len(infos)}H", len(infos), *infos))
-
-    def meta(self, number, *queries, name=b"disk"):
-        data = struct.pack(">I", len(name)) + name + struct.pack(">I", len(queries))
-        for query in queries:
-            data += struct.pack(">I", len(query)) + query
-        return self.option(number, data)
-
-    def request(self, command, offset, length, flags=0, cookie=7, payload=b""):
-        self.put(request(command, offset, length, flags, cookie) + payload)
-
-    def simple(self, length=0):
-        """(cookie, error, data)"""
-        magic, error, cookie = struct.unpack(">IIQ", self.get(16))
-        assert magic == 0x67446698, hex(magic)
-        return cookie, error, b"" if error else self.get(length)
-
-    def chunk(self):
-        """(cookie, flags, type, data)"""
-        magic, flags, kind, cookie, length = struct.unpack(">IHHQI", self.get(20))
-        assert magic == 0x668E33EF, hex(magic)
-        return cookie, flags, kind, self.get(length)
-
-
-def request(command, offset, length, flags=0, cookie=7):
-    return struct.pack(">IHHQQI", 0x25609513, flags, command, cookie, offset, length)
+def Raw(flags=3):
+    return Wire(uri, flags, timeout=20)
 
 
 def test_options():
@@ -101,7 +31,8 @@ def test_options():
     assert c.option(GO, b"short")[0][0] == ERR_INVALID
     assert c.meta(LIST_META)[0] == (REP_META, struct.pack(">I", 0) + b"base:allocation")
     assert c.meta(LIST_META, b"base:")[0][1][4:] == b"base:allocation"
-    assert c.meta(LIST_META, b"qemu:") == [(ACK, b"")]
+    assert c.meta(LIST_META, b"qemu:")[0][1][4:] == b"qemu:allocation-depth"
+    assert c.meta(LIST_META, b"other:") == [(ACK, b"")]
     assert c.meta(SET_META, b"other:context") == [(ACK, b"")]
     assert c.meta(SET_META, b"base:allocation", b"other:context")[0][1][4:] == b"base:allocation"
     first = c.go(infos=(3, 99), number=INFO)
@@ -123,14 +54,14 @@ def test_abort():
 def test_export_name():
     for flags, zeroes in ((1, 124), (3, 0)):
         c = Raw(flags)
-        c.put(struct.pack(">QII", OPTION_MAGIC, EXPORT_NAME, 4) + b"disk")
+        c.put_option(EXPORT_NAME, b"disk")
         assert struct.unpack(">Q", c.get(8)) == (SIZE,)
         c.get(2)
         assert c.get(zeroes) == bytes(zeroes)
         c.request(READ, 0, 512, cookie=99)
         assert c.simple(512) == (99, 0, bytes(512))
     c = Raw()
-    c.put(struct.pack(">QII", OPTION_MAGIC, EXPORT_NAME, 7) + b"nothing")
+    c.put_option(EXPORT_NAME, b"nothing")
     assert c.is_closed()
     c = Raw(0x80)
     assert c.is_closed(), "unknown client flags"
@@ -200,6 +131,156 @@ def test_bad_magic():
     c = Raw()
     c.put(struct.pack(">QII", 1234, LIST, 0))
     assert c.is_closed()
+
+
+def extended(*contexts):
+    c = Raw()
+    assert c.result(EXTENDED_HEADERS, b"x") == ERR_INVALID
+    assert c.result(EXTENDED_HEADERS) == ACK
+    assert c.result(EXTENDED_HEADERS) == ERR_INVALID
+    assert c.result(STRUCTURED_REPLY) == ERR_EXT_HEADER_REQD
+    ids = c.contexts(SET_META, *contexts)
+    assert set(ids) == set(contexts) and 0 not in ids.values()
+    assert c.go()[-1][0] == ACK
+    return c, ids
+
+
+def test_extended_negotiation():
+    c, _ = extended()
+    assert not c.flags & STATUS_PAYLOAD, "there is nothing to be filtered"
+    c, _ = extended(b"base:allocation")
+    assert c.flags & STATUS_PAYLOAD and c.flags & SEND_DF
+    c = Raw()
+    c.option(EXTENDED_HEADERS)
+    c.put_option(EXPORT_NAME, b"disk")
+    assert c.is_closed(), "EXPORT_NAME after EXTENDED_HEADERS"
+    c = Raw()
+    c.option(STRUCTURED_REPLY)
+    c.meta(SET_META, b"base:allocation")
+    assert c.result(EXTENDED_HEADERS) == ACK, "structured replies first"
+    c.go()
+    assert c.status(0, MIB) == {1: [(MIB, 3)]}
+    c.put(request(READ, 0, 512))
+    c.put(bytes(4))
+    assert c.is_closed(), "a compact request"
+
+
+def test_extended_commands():
+    c, _ = extended(b"base:allocation")
+    assert c.write(MIB, b"extended" * 512) == 0
+    assert c.read(MIB - 4096, 12288) == bytes(4096) + b"extended" * 512 + bytes(4096)
+    c.request(READ, MIB - 4096, 12288, DF)
+    assert [(kind, len(data)) for kind, data in c.chunks(MIB - 4096)] == [(OFFSET_DATA, 8 + 12288)]
+    c.request(READ, MIB - 4096, 12288)
+    assert [kind for kind, _ in c.chunks(MIB - 4096)] == [OFFSET_HOLE, OFFSET_DATA, OFFSET_HOLE]
+    assert c.status(0, SIZE)[1] == [(MIB, 3), (4096, 0), (SIZE - MIB - 4096, 3)]
+    for command in (TRIM, WRITE_ZEROES, CACHE, FLUSH):
+        assert c.ask(command, 0, 0 if command == FLUSH else SIZE, FUA) == 0
+    assert c.read(MIB, 4096) == bytes(4096)
+    assert c.ask(READ, 0, 0) == 0 and c.ask(WRITE, 0, 0, PAYLOAD_LEN) == 0
+
+
+def test_extended_lengths():
+    """Lengths of 64 bits: of a disk of 4 EiB, in one request, in no time."""
+    size = 1 << 62
+    big = Server({"big": size}).start()
+    c = Wire(f"nbd+unix:///big?socket={big.sock}")
+    c.option(EXTENDED_HEADERS)
+    c.meta(SET_META, b"base:allocation")
+    c.go()
+    assert c.write(size - 4096, b"x" * 4096) == 0
+    assert c.status(0, size)[1] == [(size - 4096, 3), (4096, 0)]
+    assert c.status(0, size, REQ_ONE)[1] == [(size - 4096, 3)]
+    assert c.ask(CACHE, 0, size) == 0
+    assert c.ask(WRITE_ZEROES, 4096, size - 4096) == 0
+    assert c.read(size - 4096, 4096) == bytes(4096)
+    assert c.write(size - 4096, b"x" * 4096) == 0
+    assert c.ask(TRIM, 0, size) == 0
+    assert c.status(0, size)[1] == [(size, 3)]
+    for command, error in ((TRIM, EINVAL), (CACHE, EINVAL), (BLOCK_STATUS, EINVAL), (WRITE_ZEROES, ENOSPC)):
+        for offset, length in ((0, size + 1), (1, size), (1, (1 << 64) - 1), ((1 << 64) - 1, (1 << 64) - 1)):
+            assert c.ask(command, offset, length) == error, (command, offset, length)
+    assert c.ask(READ, 0, 1 << 40) == EOVERFLOW
+    # The same with compact headers: what an extent cannot express is told in pieces.
+    c = Wire(f"nbd+unix:///big?socket={big.sock}")
+    c.option(STRUCTURED_REPLY)
+    c.meta(SET_META, b"base:allocation")
+    c.go()
+    assert c.status(0, 0xFFFFFFFF)[1] == [(0xFFFFFFFF, 3)]
+    assert c.ask(TRIM, 0, 0xFFFFFE00) == 0
+    big.stop()
+
+
+def test_extended_payloads():
+    c, _ = extended(b"base:allocation")
+    # What takes no payload gets one: it is thrown away, whatever the command.
+    for command in (READ, FLUSH, TRIM, CACHE, WRITE_ZEROES, 99):
+        for length in (1, 4096, 3 * MIB):
+            assert c.ask(command, 0, length, PAYLOAD_LEN, payload=bytes(length)) == EINVAL, command
+    assert c.ask(WRITE, 0, 4096) == EINVAL, "no flag, so no payload"
+    assert c.write(SIZE, b"beyond") == ENOSPC
+    assert c.write(0, b"flags", NO_HOLE) == EINVAL
+    assert c.read(0, 4096) == bytes(4096)
+    for command in (WRITE, READ):
+        c, _ = extended()
+        c.request(command, 0, 32 * MIB + 1, PAYLOAD_LEN)
+        assert c.is_closed(), "a payload beyond the maximum"
+    c, _ = extended()
+    c.request(WRITE, 0, (1 << 64) - 1, PAYLOAD_LEN)
+    assert c.is_closed()
+    c = Raw()
+    c.go()
+    assert c.ask(WRITE, 0, 4, PAYLOAD_LEN, payload=b"lost") == EINVAL, "no such flag in a compact header"
+    assert c.read(0, 4) == bytes(4)
+
+
+def filter_of(length, *ids):
+    return struct.pack(f">Q{len(ids)}I", length, *ids)
+
+
+def test_status_filter():
+    c, ids = extended(b"base:allocation", b"qemu:allocation-depth")
+    base, depth = ids[b"base:allocation"], ids[b"qemu:allocation-depth"]
+    c.write(8192, b"x" * 4096)
+    both = {base: [(8192, 3), (4096, 0), (4096, 3)], depth: [(8192, 0), (4096, 1), (4096, 0)]}
+    assert c.status(0, 16384) == both
+    for chosen in ([base], [depth], [base, depth], [depth, base]):
+        payload = filter_of(16384, *chosen)
+        assert c.status(0, len(payload), PAYLOAD_LEN, payload) == {id: both[id] for id in chosen}
+    payload = filter_of(1 << 20, depth)
+    assert c.status(0, len(payload), PAYLOAD_LEN | REQ_ONE, payload) == {depth: [(8192, 0)]}
+    for payload in (filter_of(4096), filter_of(4096, 0), filter_of(4096, 99), filter_of(4096, base, base),
+                    filter_of(4096, base, depth, base), filter_of(4096, base) + b"x", b"short", filter_of(0, base),
+                    filter_of(SIZE + 1, base), filter_of(1 << 63, base), filter_of(4096, *range(100000))):
+        assert c.ask(BLOCK_STATUS, 0, len(payload), PAYLOAD_LEN, payload) == EINVAL, payload[:30]
+    assert c.status(0, 16384) == both
+    # Byte by byte, with the next request behind it.
+    payload = filter_of(4096, base)
+    for byte in (extended_request(BLOCK_STATUS, 0, len(payload), PAYLOAD_LEN) + payload
+                 + extended_request(READ, 8192, 4, cookie=8)):
+        c.put(bytes([byte]))
+    assert c.chunks() == [(STATUS_EXT, struct.pack(">IIQQ", base, 1, 4096, 3))]
+    assert c.chunks(cookie=8) == [(OFFSET_DATA, struct.pack(">Q", 8192) + b"xxxx")]
+    c.ask(TRIM, 0, SIZE)
+    c, _ = extended()
+    payload = filter_of(4096, 1)
+    assert c.ask(BLOCK_STATUS, 0, len(payload), PAYLOAD_LEN, payload) == EINVAL
+    assert c.ask(BLOCK_STATUS, 0, 4096) == EINVAL, "no context"
+
+
+def test_depth_is_one_extent():
+    """What differs in one context and not in the other."""
+    c = Raw()
+    c.option(STRUCTURED_REPLY)
+    ids = c.contexts(SET_META, b"qemu:allocation-depth", b"base:allocation")
+    c.go()
+    c.write(0, b"x" * 8192)
+    assert c.ask(WRITE_ZEROES, 8192, 8192, NO_HOLE) == 0
+    status = c.status(0, 32768)
+    assert status[ids[b"base:allocation"]] == [(8192, 0), (8192, 2), (16384, 3)]
+    assert status[ids[b"qemu:allocation-depth"]] == [(16384, 1), (16384, 0)]
+    assert c.status(0, 32768, REQ_ONE)[ids[b"qemu:allocation-depth"]] == [(8192, 1)]
+    assert c.ask(TRIM, 0, SIZE) == 0
 
 
 def test_vanish():

@@ -2,10 +2,9 @@
 /* nbd-errno.h - what a client is told when a request fails: a number of the protocol and a
  * sentence.
  *
- * Two tables.  One is for what the server refuses before the engine sees it, by cause; the other
- * for what the engine answered, by command and errno.  Texts are static, UTF-8, and shorter than
- * 990 bytes, because QEMU drops a connection that sends it a longer chunk; they end in ".",
- * because nbd-client overwrites the last byte.  Any thread.
+ * One table, by command and cause, has all that a server ever answers.  Texts are static, UTF-8,
+ * and shorter than 990 bytes, because QEMU drops a connection that sends it a longer chunk; they
+ * end in ".", because nbd-client overwrites the last byte.  Any thread.
  */
 #ifndef LACUNA_NBD_ERRNO_H
 #define LACUNA_NBD_ERRNO_H
@@ -17,22 +16,41 @@ struct nbd_failure {
   const char *text;
 };
 
-/* Why the server refuses a request itself. */
 enum nbd_cause {
+  NBD_CAUSE_NONE,                /* success */
+
+  /* The server refuses. */
   NBD_CAUSE_UNKNOWN_COMMAND,
   NBD_CAUSE_FLAGS,               /* a flag that this command does not have, or was not negotiated */
-  NBD_CAUSE_PAYLOAD_TOO_LONG,    /* a WRITE that was read and thrown away */
+  NBD_CAUSE_PAYLOAD,             /* one that the command does not take, or none where there must be */
+  NBD_CAUSE_TOO_LONG,            /* READ or WRITE; a payload was read and thrown away */
+  NBD_CAUSE_TOO_LONG_TO_SPLIT,   /* READ whose client negotiated DF, so that it knows EOVERFLOW */
   NBD_CAUSE_FLUSH_RANGE,         /* FLUSH with an offset or a length */
   NBD_CAUSE_NO_CONTEXT,          /* BLOCK_STATUS, and no metadata context was negotiated */
-  NBD_CAUSE_READ_ONLY,           /* this server was told to change nothing */
+  NBD_CAUSE_FILTER,              /* BLOCK_STATUS of contexts that were not, or of one twice */
+  NBD_CAUSE_NO_STATUS,           /* BLOCK_STATUS of no bytes */
+  NBD_CAUSE_READ_ONLY,           /* this client, or this server, may change nothing */
+  NBD_CAUSE_BEYOND_END,
+  NBD_CAUSE_CUT_OFF,             /* beyond the end, and it was not before the disk shrank */
   NBD_CAUSE_SHUTDOWN,
+
+  /* RESIZE only. */
+  NBD_CAUSE_RESIZE_FORBIDDEN,
+  NBD_CAUSE_RESIZE_SHARED,       /* it would shrink, and others use the disk */
+  NBD_CAUSE_RESIZE_SIZE,         /* no size that a disk can have */
+
+  /* The engine failed: nbd_cause_of_errno. */
+  NBD_CAUSE_STORE_READ_ONLY,
+  NBD_CAUSE_INVALID,
+  NBD_CAUSE_NO_SPACE,
+  NBD_CAUSE_NO_MEMORY,
+  NBD_CAUSE_NOT_FAST,
+  NBD_CAUSE_IO,
 };
-struct nbd_failure nbd_failure_of_cause (enum nbd_cause cause);
+
+struct nbd_failure nbd_failure (unsigned command, enum nbd_cause cause);
 
 /* ERROR: negative errno, as an op or request_validate gives it. */
-struct nbd_failure nbd_failure_of_error (enum nbd_command command, int error);
-
-/* The number alone.  EOVERFLOW and ENOTSUP exist for READ and WRITE_ZEROES only. */
-enum nbd_error nbd_error_from_errno (enum nbd_command command, int error);
+enum nbd_cause nbd_cause_of_errno (int error);
 
 #endif

@@ -2,7 +2,8 @@
 /* nbd-protocol.h - NBD as it is on the wire: structures and constants, nothing else.
  *
  * Names and numbers are those of the specification (doc/proto.md of the nbd project), shortened;
- * all numbers are big-endian.  What is reserved or experimental and not spoken here is left out.
+ * all numbers are big-endian.  Extended headers are those of its branch extension-ext-header, RESIZE
+ * of extension-resize.  What is reserved or experimental and not spoken here is left out.
  */
 #ifndef LACUNA_NBD_PROTOCOL_H
 #define LACUNA_NBD_PROTOCOL_H
@@ -43,6 +44,7 @@ enum nbd_option_kind {
   NBD_OPT_STRUCTURED_REPLY = 8,
   NBD_OPT_LIST_META_CONTEXT = 9,
   NBD_OPT_SET_META_CONTEXT = 10,
+  NBD_OPT_EXTENDED_HEADERS = 11,
 };
 
 struct nbd_option_reply {
@@ -63,9 +65,11 @@ enum nbd_reply_type {
 #define NBD_REP_ERR_UNSUP NBD_REP_ERROR (1)
 #define NBD_REP_ERR_POLICY NBD_REP_ERROR (2)
 #define NBD_REP_ERR_INVALID NBD_REP_ERROR (3)
+#define NBD_REP_ERR_TLS_REQD NBD_REP_ERROR (5)
 #define NBD_REP_ERR_UNKNOWN NBD_REP_ERROR (6)
 #define NBD_REP_ERR_SHUTDOWN NBD_REP_ERROR (7)
 #define NBD_REP_ERR_TOO_BIG NBD_REP_ERROR (9)
+#define NBD_REP_ERR_EXT_HEADER_REQD NBD_REP_ERROR (10)
 
 /* The answer to NBD_OPT_EXPORT_NAME; the zeroes are left out if the client said NBD_NO_ZEROES. */
 struct nbd_export_name_reply {
@@ -99,8 +103,10 @@ enum nbd_transmission_flags {
   NBD_SEND_WRITE_ZEROES = 1 << 6,
   NBD_SEND_DF = 1 << 7,
   NBD_CAN_MULTI_CONN = 1 << 8,
+  NBD_SEND_RESIZE = 1 << 9,
   NBD_SEND_CACHE = 1 << 10,
   NBD_SEND_FAST_ZERO = 1 << 11,
+  NBD_BLOCK_STATUS_PAYLOAD = 1 << 12,
 };
 
 /* --- transmission --- */
@@ -108,6 +114,8 @@ enum nbd_transmission_flags {
 #define NBD_REQUEST_MAGIC UINT32_C (0x25609513)
 #define NBD_SIMPLE_REPLY_MAGIC UINT32_C (0x67446698)
 #define NBD_CHUNK_MAGIC UINT32_C (0x668e33ef)
+#define NBD_EXTENDED_REQUEST_MAGIC UINT32_C (0x21e41c71)
+#define NBD_EXTENDED_CHUNK_MAGIC UINT32_C (0x6e8a278c)
 
 struct nbd_request {
   be32 magic;
@@ -116,6 +124,16 @@ struct nbd_request {
   be64 cookie;
   be64 offset;
   be32 length;
+} __attribute__ ((packed));
+
+struct nbd_extended_request {
+  be32 magic;
+  be16 flags;
+  be16 command;
+  be64 cookie;
+  be64 offset;
+  be64 length;                     /* of the payload with NBD_CMD_FLAG_PAYLOAD_LEN, else of the
+                                      range */
 } __attribute__ ((packed));
 
 enum nbd_command {
@@ -127,8 +145,9 @@ enum nbd_command {
   NBD_CMD_CACHE = 5,
   NBD_CMD_WRITE_ZEROES = 6,
   NBD_CMD_BLOCK_STATUS = 7,
+  NBD_CMD_RESIZE = 8,
 };
-#define NBD_CMD_COUNT 8
+#define NBD_CMD_COUNT 9
 
 enum nbd_command_flags {
   NBD_CMD_FLAG_FUA = 1 << 0,
@@ -136,6 +155,7 @@ enum nbd_command_flags {
   NBD_CMD_FLAG_DF = 1 << 2,
   NBD_CMD_FLAG_REQ_ONE = 1 << 3,
   NBD_CMD_FLAG_FAST_ZERO = 1 << 4,
+  NBD_CMD_FLAG_PAYLOAD_LEN = 1 << 5,
 };
 
 struct nbd_simple_reply {
@@ -144,12 +164,22 @@ struct nbd_simple_reply {
   be64 cookie;
 } __attribute__ ((packed));
 
+/* With structured replies a reply is a row of chunks, each a header and what its type has. */
 struct nbd_chunk {
   be32 magic;
   be16 flags;
   be16 type;
   be64 cookie;
   be32 length;                     /* of what follows */
+} __attribute__ ((packed));
+
+struct nbd_extended_chunk {
+  be32 magic;
+  be16 flags;
+  be16 type;
+  be64 cookie;
+  be64 offset;                     /* the request's */
+  be64 length;
 } __attribute__ ((packed));
 
 enum nbd_chunk_flags { NBD_CHUNK_DONE = 1 };
@@ -159,22 +189,22 @@ enum nbd_chunk_type {
   NBD_CHUNK_OFFSET_DATA = 1,
   NBD_CHUNK_OFFSET_HOLE = 2,
   NBD_CHUNK_BLOCK_STATUS = 5,
+  NBD_CHUNK_BLOCK_STATUS_EXTENDED = 6,
   NBD_CHUNK_ERROR = 0x8001,
 };
 
-struct nbd_chunk_data {            /* data follows */
-  struct nbd_chunk chunk;
+/* What begins the payload of a chunk. */
+
+struct nbd_data {                  /* data follows */
   be64 offset;
 } __attribute__ ((packed));
 
-struct nbd_chunk_hole {
-  struct nbd_chunk chunk;
+struct nbd_hole {
   be64 offset;
   be32 length;
 } __attribute__ ((packed));
 
-struct nbd_chunk_status {          /* nbd_extents follow */
-  struct nbd_chunk chunk;
+struct nbd_status {                /* nbd_extents follow */
   be32 context;
 } __attribute__ ((packed));
 
@@ -183,10 +213,24 @@ struct nbd_extent {
   be32 flags;
 } __attribute__ ((packed));
 
-struct nbd_chunk_error {           /* text follows */
-  struct nbd_chunk chunk;
+struct nbd_extended_status {       /* nbd_extended_extents follow */
+  be32 context;
+  be32 count;
+} __attribute__ ((packed));
+
+struct nbd_extended_extent {
+  be64 length;
+  be64 flags;
+} __attribute__ ((packed));
+
+struct nbd_error_text {            /* text follows */
   be32 error;
   be16 text_length;
+} __attribute__ ((packed));
+
+/* The payload of BLOCK_STATUS; ids of contexts follow. */
+struct nbd_status_filter {
+  be64 length;                     /* of the range */
 } __attribute__ ((packed));
 
 enum nbd_error {
@@ -210,7 +254,9 @@ _Static_assert (sizeof (struct nbd_info_block_size) == 14, "wire");
 _Static_assert (sizeof (struct nbd_request) == 28, "wire");
 _Static_assert (sizeof (struct nbd_simple_reply) == 16, "wire");
 _Static_assert (sizeof (struct nbd_chunk) == 20, "wire");
-_Static_assert (sizeof (struct nbd_chunk_hole) == 32, "wire");
-_Static_assert (sizeof (struct nbd_chunk_error) == 26, "wire");
+_Static_assert (sizeof (struct nbd_extended_request) == 32, "wire");
+_Static_assert (sizeof (struct nbd_extended_chunk) == 32, "wire");
+_Static_assert (sizeof (struct nbd_hole) == 12, "wire");
+_Static_assert (sizeof (struct nbd_error_text) == 6, "wire");
 
 #endif
