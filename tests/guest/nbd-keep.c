@@ -3,12 +3,14 @@
  *
  *   nbd-keep ADDRESS PORT EXPORT N CONNECTIONS
  *
- * The Linux driver can hold requests back while its connections are dead, and send again what was in flight, if it is
- * told to (NBD_ATTR_DEAD_CONN_TIMEOUT, NBD_ATTR_TIMEOUT), and takes new sockets later
- * (NBD_CMD_RECONFIGURE).  nbd-client 3.24 uses neither: with -persist a restarted server still means I/O errors.
- * This program does, so that a file system in the guest can live through the death of the server.
+ * The Linux driver can hold requests back while its connections are dead, and send again what was
+ * in flight, if it is told to (NBD_ATTR_DEAD_CONN_TIMEOUT, NBD_ATTR_TIMEOUT), and takes new sockets
+ * later (NBD_CMD_RECONFIGURE).  nbd-client 3.24 uses neither: with -persist a restarted server
+ * still means I/O errors.  This program does, so that a file system in the guest can live through
+ * the death of the server.
  *
- * It needs only what the protocol and <linux/nbd-netlink.h> say, and runs in the guest's tests only.
+ * It needs only what the protocol and <linux/nbd-netlink.h> say, and runs in the guest's tests
+ * only.
  */
 #define _GNU_SOURCE 1            /* POLLRDHUP */
 #include <arpa/inet.h>
@@ -63,7 +65,11 @@ static int
 handshake (int fd, const char *export, uint64_t *size, uint16_t *flags)
 {
   struct __attribute__ ((packed)) { uint64_t magic, option_magic; uint16_t flags; } hello;
-  struct __attribute__ ((packed)) { uint32_t flags; uint64_t magic; uint32_t option, length, name_length; } go;
+  struct __attribute__ ((packed)) {
+    uint32_t flags;
+    uint64_t magic;
+    uint32_t option, length, name_length;
+  } go;
   struct __attribute__ ((packed)) { uint64_t magic; uint32_t option, type, length; } reply;
   struct __attribute__ ((packed)) { uint16_t type; uint64_t size; uint16_t flags; } info;
   uint16_t no_infos = 0;
@@ -77,7 +83,8 @@ handshake (int fd, const char *export, uint64_t *size, uint16_t *flags)
   go.option = htobe32 (7);     /* GO */
   go.length = htobe32 (4 + name_length + 2);
   go.name_length = htobe32 (name_length);
-  if (write_all (fd, &go, sizeof go) || write_all (fd, export, name_length) || write_all (fd, &no_infos, 2))
+  if (write_all (fd, &go, sizeof go) || write_all (fd, export, name_length)
+      || write_all (fd, &no_infos, 2))
     return -1;
   for (;;) {
     if (read_all (fd, &reply, sizeof reply) || be32toh (reply.length) > sizeof data
@@ -105,7 +112,8 @@ connect_to (const struct sockaddr_in *address, const char *export, uint64_t *siz
     die ("socket");
   setsockopt (fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   setsockopt (fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  if (connect (fd, (const struct sockaddr *) address, sizeof *address) || handshake (fd, export, size, flags)) {
+  if (connect (fd, (const struct sockaddr *) address, sizeof *address)
+      || handshake (fd, export, size, flags)) {
     close (fd);
     return -1;
   }
@@ -153,7 +161,8 @@ nest_end (struct nlattr *nest)
   nest->nla_len = message + header->nlmsg_len - (char *) nest;
 }
 
-/* Sends the message, reads the answers up to the acknowledgement, and returns the family's id if one said it. */
+/* Sends the message, reads the answers up to the acknowledgement, and returns the family's id if
+ * one said it. */
 static int
 message_send (int netlink)
 {
@@ -211,7 +220,8 @@ main (int argc, char **argv)
   struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons (atoi (argv[2])) };
   uint32_t index = atoi (argv[4]);
   int count = atoi (argv[5]), fds[CONNECTIONS_MAX];
-  uint64_t size = 0, timeout = REQUEST_TIMEOUT_S, dead = DEAD_TIMEOUT_S, block_size = 4096, server_flags;
+  uint64_t size = 0, timeout = REQUEST_TIMEOUT_S, dead = DEAD_TIMEOUT_S, block_size = 4096;
+  uint64_t server_flags;
   uint16_t flags = 0;
 
   if (inet_pton (AF_INET, argv[1], &address.sin_addr) != 1 || count < 1 || count > CONNECTIONS_MAX)

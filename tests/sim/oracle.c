@@ -101,7 +101,8 @@ oracle_disk_hash (const struct oracle_disk *disk)
     for (uint32_t i = 0; i < disk->sectors[s].count; i++) {
       const struct oracle_entry *entry = &disk->sectors[s].entries[i];
       uint64_t words[] = {
-        s, entry->change, entry->pattern, entry->begun, entry->ended, entry->seen_first, entry->seen_last,
+        s, entry->change, entry->pattern, entry->begun, entry->ended, entry->seen_first,
+        entry->seen_last,
         (uint64_t) entry->from << 32 | (uint64_t) entry->to << 16 | entry->flags,
       };
 
@@ -125,7 +126,8 @@ covers (const struct oracle_entry *entry, unsigned from, unsigned to)
 
 /* Whether LATER, if it is there, hides ENTRY from whoever looks at bytes [from, to). */
 static bool
-hides (const struct oracle_entry *later, const struct oracle_entry *entry, unsigned from, unsigned to)
+hides (const struct oracle_entry *later, const struct oracle_entry *entry, unsigned from,
+       unsigned to)
 {
   return later != entry && covers (later, from, to) && entry->ended < later->begun;
 }
@@ -146,7 +148,8 @@ sector_prune (const struct oracle_disk *disk, struct oracle_sector *sector, uint
       hidden = hides (later, entry, entry->from, entry->to) && is_durable (disk, later)
                && (later->flags & ENTRY_OK) != 0 && later->ended < before;
     }
-    /* Chains of hiding end at one that is kept: what hides is later, and never hidden by what it hides. */
+    /* Chains of hiding end at one that is kept: what hides is later, and never hidden by what it
+     * hides. */
     if (hidden)
       sector->entries[i].change = NEVER;
   }
@@ -168,7 +171,8 @@ sector_add (struct oracle_sector *sector)
 }
 
 static struct oracle_entry
-entry_make (uint64_t change, unsigned flags, uint64_t begun, uint64_t ended, unsigned from, unsigned to)
+entry_make (uint64_t change, unsigned flags, uint64_t begun, uint64_t ended, unsigned from,
+            unsigned to)
 {
   return (struct oracle_entry) {
     .change = change, .pattern = change, .flags = flags, .begun = begun, .ended = ended,
@@ -181,15 +185,16 @@ static void
 sector_begin (struct oracle_sector *sector)
 {
   if (sector->count == 0)
-    *sector_add (sector) = entry_make (0, ENTRY_ZERO | ENTRY_OK | ENTRY_DURABLE, 0, 0, 0, SECTOR_SIZE);
+    *sector_add (sector) = entry_make (0, ENTRY_ZERO | ENTRY_OK | ENTRY_DURABLE, 0, 0, 0,
+                                       SECTOR_SIZE);
 }
 
 /* Calls for each sector of a range, with the bytes of it that are meant. */
-#define for_each_sector(s, from, to, offset, length)                                                    \
-  for (uint64_t s = (offset) / SECTOR_SIZE, end_ = (offset) + (length), from, to;                       \
-       s * SECTOR_SIZE < end_                                                                           \
-       && (from = s * SECTOR_SIZE < (offset) ? (offset) % SECTOR_SIZE : 0,                              \
-           to = MIN (end_ - s * SECTOR_SIZE, SECTOR_SIZE), true);                                       \
+#define for_each_sector(s, from, to, offset, length)                                           \
+  for (uint64_t s = (offset) / SECTOR_SIZE, end_ = (offset) + (length), from, to;              \
+       s * SECTOR_SIZE < end_                                                                  \
+       && (from = s * SECTOR_SIZE < (offset) ? (offset) % SECTOR_SIZE : 0,                     \
+           to = MIN (end_ - s * SECTOR_SIZE, SECTOR_SIZE), true);                              \
        s++)
 
 uint64_t
@@ -199,8 +204,8 @@ oracle_change (struct oracle *oracle)
 }
 
 void
-oracle_begin (struct oracle_disk *disk, uint64_t change, bool is_zero, uint64_t offset, uint64_t length,
-              uint64_t now)
+oracle_begin (struct oracle_disk *disk, uint64_t change, bool is_zero, uint64_t offset,
+              uint64_t length, uint64_t now)
 {
   CHECK (divide_up (offset + length, SECTOR_SIZE) <= disk->sector_max);
   for_each_sector (s, from, to, offset, length) {
@@ -223,7 +228,8 @@ oracle_end (struct oracle_disk *disk, uint64_t change, uint64_t offset, uint64_t
     for (unsigned i = 0; i < sector->count; i++) {
       struct oracle_entry *entry = &sector->entries[i];
 
-      if (entry->change == change && entry->ended == NEVER && entry->from == from && entry->to == to) {
+      if (entry->change == change && entry->ended == NEVER && entry->from == from
+          && entry->to == to) {
         entry->ended = now;
         entry->flags |= (is_ok ? ENTRY_OK : 0) | (is_ok && is_fua ? ENTRY_DURABLE : 0);
       }
@@ -256,8 +262,8 @@ struct look {
 
 /* Whether whoever looks at [from, to) may see ENTRY. */
 static bool
-may_see (const struct look *look, const struct oracle_sector *sector, const struct oracle_entry *entry,
-         unsigned from, unsigned to)
+may_see (const struct look *look, const struct oracle_sector *sector,
+         const struct oracle_entry *entry, unsigned from, unsigned to)
 {
   if (!covers (entry, from, to) || entry->begun > look->ended)
     return false;
@@ -296,12 +302,13 @@ has_content (const struct oracle_disk *disk, const struct oracle_entry *entry, u
 
 /* Says what the data is that should not be there. */
 static bool
-complain (struct oracle *oracle, const struct oracle_disk *disk, uint64_t offset, const uint8_t *data, unsigned length,
-          const char *what)
+complain (struct oracle *oracle, const struct oracle_disk *disk, uint64_t offset,
+          const uint8_t *data, unsigned length, const char *what)
 {
   uint64_t words[2], tag;
   unsigned skip = -offset % CELL;
-  int at = snprintf (oracle->message, sizeof oracle->message, "disk #%" PRIu64 " bytes %" PRIu64 "+%u: %s; found ",
+  int at = snprintf (oracle->message, sizeof oracle->message,
+                     "disk #%" PRIu64 " bytes %" PRIu64 "+%u: %s; found ",
                      disk->incarnation, offset, length, what);
   char *end = oracle->message + at;
   size_t room = sizeof oracle->message - at;
@@ -319,15 +326,16 @@ complain (struct oracle *oracle, const struct oracle_disk *disk, uint64_t offset
     memcpy (words, data + skip, CELL);
     tag = words[0] ^ mix (incarnation, (offset + skip) / CELL);
     if (words[1] == mix (tag, (offset + skip) / CELL)) {
-      snprintf (end, room, "change %" PRIu64 " of disk #%" PRIu64 "%s", tag & ((UINT64_C (1) << 40) - 1), tag >> 40,
+      snprintf (end, room, "change %" PRIu64 " of disk #%" PRIu64 "%s",
+                tag & ((UINT64_C (1) << 40) - 1), tag >> 40,
                 tag >> 40 != disk->incarnation ? ": FOREIGN" : "");
       return false;
     }
     for (uint64_t cell = 0; cell < disk->sector_max * SECTOR_SIZE / CELL; cell++) {
       tag = words[0] ^ mix (incarnation, cell);
       if (words[1] == mix (tag, cell)) {
-        snprintf (end, room, "change %" PRIu64 " of disk #%" PRIu64 ", from offset %" PRIu64 ": MISPLACED",
-                  tag & ((UINT64_C (1) << 40) - 1), tag >> 40, cell * CELL);
+        snprintf (end, room, "change %" PRIu64 " of disk #%" PRIu64 ", from offset %" PRIu64
+                  ": MISPLACED", tag & ((UINT64_C (1) << 40) - 1), tag >> 40, cell * CELL);
         return false;
       }
     }
@@ -360,8 +368,8 @@ is_whole (const struct oracle_sector *sector)
   return true;
 }
 
-/* Two changes with data of their own are out of order if each was over, or seen, before the other was last
- * (Gibbons and Korach's zones, for a register whose values are unique). */
+/* Two changes with data of their own are out of order if each was over, or seen, before the other
+ * was last (Gibbons and Korach's zones, for a register whose values are unique). */
 static bool
 zones_conflict (const struct oracle_entry *a, const struct oracle_entry *b)
 {
@@ -386,8 +394,8 @@ note_seen (struct oracle_sector *sector, struct oracle_entry *seen, uint64_t beg
 
 /* Finds the entry that [from, to) of a sector shows; the latest of those that it may be. */
 static struct oracle_entry *
-find_seen (const struct look *look, struct oracle_sector *sector, uint64_t number, unsigned from, unsigned to,
-           const uint8_t *data, bool *exists)
+find_seen (const struct look *look, struct oracle_sector *sector, uint64_t number, unsigned from,
+           unsigned to, const uint8_t *data, bool *exists)
 {
   struct oracle_entry *found = NULL;
 
@@ -445,11 +453,11 @@ oracle_crash (struct oracle_disk *disk, uint64_t now)
         disk->sectors[s].entries[i].ended = now;
 }
 
-/* What was found becomes, after a kill, one more change, acknowledged and not durable; after a power cut it is all
- * there is. */
+/* What was found becomes, after a kill, one more change, acknowledged and not durable; after a
+ * power cut it is all there is. */
 static bool
-sector_recover (struct oracle *oracle, const struct look *look, struct oracle_sector *sector, uint64_t number,
-                const uint8_t *data, uint64_t now)
+sector_recover (struct oracle *oracle, const struct look *look, struct oracle_sector *sector,
+                uint64_t number, const uint8_t *data, uint64_t now)
 {
   unsigned before = sector->count;
 
@@ -462,9 +470,10 @@ sector_recover (struct oracle *oracle, const struct look *look, struct oracle_se
     seen = find_seen (look, &old, number, from, to, data + from, &exists);
     if (seen == NULL)
       return complain (oracle, look->disk, number * SECTOR_SIZE + from, data + from, to - from,
-                       exists ? (look->view == VIEW_POWER ? "power cut brought back what was over, or lost what was durable"
-                                                          : "kill brought back what was over, or lost what was acknowledged")
-                              : "after recovery: cannot be there");
+                       !exists ? "after recovery: cannot be there"
+                       : look->view == VIEW_POWER
+                         ? "power cut brought back what was over, or lost what was durable"
+                         : "kill brought back what was over, or lost what was acknowledged");
     found = entry_make (0, (seen->flags & ENTRY_ZERO) | ENTRY_OK, now, now, from, to);
     found.pattern = seen->pattern;
     *sector_add (sector) = found;
@@ -481,8 +490,8 @@ sector_recover (struct oracle *oracle, const struct look *look, struct oracle_se
 }
 
 bool
-oracle_judge_recovered (struct oracle *oracle, struct oracle_disk *disk, enum crash_kind kind, uint64_t offset,
-                        uint64_t length, const uint8_t *data, uint64_t now)
+oracle_judge_recovered (struct oracle *oracle, struct oracle_disk *disk, enum crash_kind kind,
+                        uint64_t offset, uint64_t length, const uint8_t *data, uint64_t now)
 {
   struct look look = {
     .disk = disk, .view = kind == CRASH_POWER ? VIEW_POWER : VIEW_KILL, .begun = now, .ended = now,
@@ -495,7 +504,8 @@ oracle_judge_recovered (struct oracle *oracle, struct oracle_disk *disk, enum cr
     CHECK (from == 0 && to == SECTOR_SIZE);
     if (sector->count == 0) {
       if (!is_zero (part, SECTOR_SIZE))
-        return complain (oracle, disk, s * SECTOR_SIZE, part, SECTOR_SIZE, "never written, after recovery");
+        return complain (oracle, disk, s * SECTOR_SIZE, part, SECTOR_SIZE,
+                         "never written, after recovery");
       continue;
     }
     if (!sector_recover (oracle, &look, sector, s, part, now))
@@ -511,13 +521,16 @@ oracle_print (const struct oracle_disk *disk, uint64_t offset)
 {
   const struct oracle_sector *sector = &disk->sectors[offset / SECTOR_SIZE];
 
-  fprintf (stderr, "history of sector %" PRIu64 " (block %" PRIu64 ") of disk #%" PRIu64 ", flushed up to %" PRIu64 ":\n",
-           offset / SECTOR_SIZE, offset / BLOCK_SIZE, disk->incarnation, disk->flushed);
+  fprintf (stderr, "history of sector %" PRIu64 " (block %" PRIu64 ") of disk #%" PRIu64
+           ", flushed up to %" PRIu64 ":\n", offset / SECTOR_SIZE, offset / BLOCK_SIZE,
+           disk->incarnation, disk->flushed);
   for (unsigned i = 0; i < sector->count; i++) {
     const struct oracle_entry *e = &sector->entries[i];
 
-    fprintf (stderr, "  change %" PRIu64 " (pattern %" PRIu64 ") [%u,%u) %" PRIu64 "..%" PRId64 "%s%s%s seen %" PRId64 "..%" PRIu64 "\n",
-             e->change, e->pattern, e->from, e->to, e->begun, (int64_t) e->ended, e->flags & ENTRY_ZERO ? " zero" : "",
-             e->flags & ENTRY_OK ? " ok" : "", is_durable (disk, e) ? " durable" : "", (int64_t) e->seen_first, e->seen_last);
+    fprintf (stderr, "  change %" PRIu64 " (pattern %" PRIu64 ") [%u,%u) %" PRIu64 "..%" PRId64
+             "%s%s%s seen %" PRId64 "..%" PRIu64 "\n", e->change, e->pattern, e->from, e->to,
+             e->begun, (int64_t) e->ended, e->flags & ENTRY_ZERO ? " zero" : "",
+             e->flags & ENTRY_OK ? " ok" : "", is_durable (disk, e) ? " durable" : "",
+             (int64_t) e->seen_first, e->seen_last);
   }
 }

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* oracle.h - what a disk may hold, after a history of requests and crashes.
  *
- * The oracle is told when each change began and ended, and judges what reads return.  Per sector of 512 bytes
- * it keeps those changes that can still be seen: by a read now, or after a power cut.  All data that is
- * written comes from oracle_pattern, so that every sector says which change it is from.
+ * The oracle is told when each change began and ended, and judges what reads return.  Per sector of
+ * 512 bytes it keeps those changes that can still be seen: by a read now, or after a power cut.
+ * All data that is written comes from oracle_pattern, so that every sector says which change it is
+ * from.
  *
  * Times are numbers that only grow, each used once.  Single thread.  Nothing here knows the engine.
  *
  * What is demanded (numbers as in the design's list for the oracle):
- *   - a value read comes from a change of this disk, incarnation and place, or is zero; else FOREIGN, TORN
- *   - not one that ended before another, which ended before the read began, was begun; and reads that follow each
- *     other never see new, then old
- *   - after a kill: all that was acknowledged; what was not, sector by sector, old or new, and then stays so
+ *   - a value read comes from a change of this disk, incarnation and place, or is zero; else
+ *     FOREIGN, TORN
+ *   - not one that ended before another, which ended before the read began, was begun; and reads
+ *     that follow each other never see new, then old
+ *   - after a kill: all that was acknowledged; what was not, sector by sector, old or new, and then
+ *     stays so
  *   - after a power cut: all that was acknowledged and flushed, or had FUA
  */
 #ifndef LACUNA_TESTS_ORACLE_H
@@ -71,28 +74,32 @@ void oracle_disk_copy (struct oracle_disk *to, const struct oracle_disk *from);
 uint64_t oracle_disk_hash (const struct oracle_disk *disk);
 
 /* The bytes that CHANGE writes at OFFSET of the disk. */
-void oracle_pattern (uint64_t incarnation, uint64_t change, uint64_t offset, void *data, size_t length);
+void oracle_pattern (uint64_t incarnation, uint64_t change, uint64_t offset, void *data,
+                     size_t length);
 
 uint64_t oracle_change (struct oracle *oracle);     /* a new number, from 1 on */
 /* [offset, offset + length) is being written with CHANGE's pattern, or zeroed. */
-void oracle_begin (struct oracle_disk *disk, uint64_t change, bool is_zero, uint64_t offset, uint64_t length,
-                   uint64_t now);
-/* It ended: acknowledged (FUA or not), or with an error (it may have been done, in part, or not). */
-void oracle_end (struct oracle_disk *disk, uint64_t change, uint64_t offset, uint64_t length, bool is_ok,
-                 bool is_fua, uint64_t now);
+void oracle_begin (struct oracle_disk *disk, uint64_t change, bool is_zero, uint64_t offset,
+                   uint64_t length, uint64_t now);
+/* It ended: acknowledged (FUA or not), or with an error (it may have been done, in part, or
+ * not). */
+void oracle_end (struct oracle_disk *disk, uint64_t change, uint64_t offset, uint64_t length,
+                 bool is_ok, bool is_fua, uint64_t now);
 /* A FLUSH that began at BEGUN was acknowledged. */
 void oracle_flushed (struct oracle_disk *disk, uint64_t begun);
-/* From SIZE on nothing of before can be seen any more, by whatever way (the disk was shorter meanwhile). */
+/* From SIZE on nothing of before can be seen any more, by whatever way (the disk was shorter
+ * meanwhile). */
 void oracle_forget (struct oracle_disk *disk, uint64_t size);
 
 /* A READ returned DATA.  False: that must not be; oracle->message says why. */
-bool oracle_judge (struct oracle *oracle, struct oracle_disk *disk, uint64_t offset, uint64_t length,
-                   const uint8_t *data, uint64_t begun, uint64_t ended);
+bool oracle_judge (struct oracle *oracle, struct oracle_disk *disk, uint64_t offset,
+                   uint64_t length, const uint8_t *data, uint64_t begun, uint64_t ended);
 /* The process or the machine ended at NOW: what was running has ended, nobody knows how. */
 void oracle_crash (struct oracle_disk *disk, uint64_t now);
-/* After recovery DATA was found at OFFSET (sector-aligned): judges it, and takes it as what the sectors hold from now on. */
-bool oracle_judge_recovered (struct oracle *oracle, struct oracle_disk *disk, enum crash_kind kind, uint64_t offset,
-                             uint64_t length, const uint8_t *data, uint64_t now);
+/* After recovery DATA was found at OFFSET (sector-aligned): judges it, and takes it as what the
+ * sectors hold from now on. */
+bool oracle_judge_recovered (struct oracle *oracle, struct oracle_disk *disk, enum crash_kind kind,
+                             uint64_t offset, uint64_t length, const uint8_t *data, uint64_t now);
 /* The history of the sector that holds OFFSET, to stderr. */
 void oracle_print (const struct oracle_disk *disk, uint64_t offset);
 

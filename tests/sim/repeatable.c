@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* repeatable.c - random numbers and the time of day, as the engine gets them in these programs: from a seed, so that a
- * run is the same each time, and states can be told to be equal. */
+/* repeatable.c - random numbers and the time of day, as the engine gets them in these programs:
+ * from a seed, so that a run is the same each time, and states can be told to be equal. */
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/random.h>

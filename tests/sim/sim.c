@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* sim.c - the simulator: histories of requests over a faulty device, killed, cut off, recovered, judged, continued.
+/* sim.c - the simulator: histories of requests over a faulty device, killed, cut off, recovered,
+ * judged, continued.
  *
  *   sim [--seed N] [--runs N] [--ops N] [--kind kill|power|mixed] [--faults] [--trace]
  *   sim --threads N [--seed N] [--runs N] [--ops N]
  *
- * Each run has a seed of its own, from N on, which says everything: the store's size, the cache's, what is asked
- * for how often, and what happens when.  A violation prints the seed; --seed N --runs 1 --trace shows its history.
+ * Each run has a seed of its own, from N on, which says everything: the store's size, the cache's,
+ * what is asked for how often, and what happens when.  A violation prints the seed; --seed N --runs
+ * 1 --trace shows its history.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -53,8 +55,9 @@ pick (struct random *random, const uint64_t *values, unsigned count)
 {
   return values[random_below (random, count)];
 }
-#define PICK(random, ...)                                                                             \
-  pick (random, (const uint64_t[]) { __VA_ARGS__ }, sizeof ((uint64_t[]) { __VA_ARGS__ }) / sizeof (uint64_t))
+#define PICK(random, ...)                                                                  \
+  pick (random, (const uint64_t[]) { __VA_ARGS__ },                                        \
+        sizeof ((uint64_t[]) { __VA_ARGS__ }) / sizeof (uint64_t))
 
 static void
 swarm_draw (struct swarm *swarm, const struct settings *settings, uint64_t seed)
@@ -198,7 +201,8 @@ start_request (struct world *world, const struct swarm *swarm)
     flags |= REQUEST_FUA;
   if (kind == REQUEST_WRITE_ZEROES && random_chance (random, 30))
     flags |= REQUEST_NO_HOLE;
-  world_request (world, random_below (random, world->options.contexts), disk, kind, flags, offset, length);
+  world_request (world, random_below (random, world->options.contexts), disk, kind, flags, offset,
+                 length);
 }
 
 static void
@@ -210,7 +214,8 @@ start_fault (struct world *world)
   world->is_faulty = true;
   world->totals.faults++;
   world_trace (world, "FAULT on io kind %d", kind);
-  sim_fail (world->image, kind, random_below (&world->random, 4), -EIO, random_chance (&world->random, 10));
+  sim_fail (world->image, kind, random_below (&world->random, 4), -EIO,
+            random_chance (&world->random, 10));
 }
 
 static bool
@@ -226,9 +231,11 @@ run_world (struct world *world, const struct swarm *swarm, const struct settings
     if (random_below (random, 10000) < swarm->fault)
       start_fault (world);
     if (random_below (random, 10000) < swarm->crash) {
-      bool is_kill = settings->kind == KIND_KILL || (settings->kind == KIND_MIXED && random_chance (random, 50));
+      bool is_kill = settings->kind == KIND_KILL
+                     || (settings->kind == KIND_MIXED && random_chance (random, 50));
 
-      world_crash (world, is_kill ? CRASH_KILL : CRASH_POWER, random_chance (random, 25) ? random_between (random, 1, 3) : 0);
+      world_crash (world, is_kill ? CRASH_KILL : CRASH_POWER,
+                   random_chance (random, 25) ? random_between (random, 1, 3) : 0);
     } else if (!world->is_faulty && random_below (random, 10000) < swarm->reopen)
       world_reopen (world);
     if (idle > 100000) {
@@ -267,19 +274,23 @@ run_all (const struct settings *settings)
     world = world_create (&swarm.world);
     if (world->is_failed || !run_world (world, &swarm, settings)) {
       violations++;
-      printf ("  replay: sim --seed %" PRIu64 " --runs 1 --ops %" PRIu64 "%s%s --trace\n", seed, settings->ops,
-              settings->kind == KIND_KILL ? " --kind kill" : settings->kind == KIND_POWER ? " --kind power" : "",
+      printf ("  replay: sim --seed %" PRIu64 " --runs 1 --ops %" PRIu64 "%s%s --trace\n", seed,
+              settings->ops,
+              settings->kind == KIND_KILL    ? " --kind kill"
+              : settings->kind == KIND_POWER ? " --kind power" : "",
               settings->has_faults ? " --faults" : "");
     }
     totals_add (&totals, &world->totals);
     world_destroy (world);
   }
-  printf ("%s seeds %" PRIu64 "..%" PRIu64 ": %" PRIu64 " requests (%" PRIu64 " errors, %" PRIu64 " of them no space), %" PRIu64
-          " admin, %" PRIu64 " kills, %" PRIu64 " power cuts, %" PRIu64 " of them in recovery, %" PRIu64 " openings, %" PRIu64
+  printf ("%s seeds %" PRIu64 "..%" PRIu64 ": %" PRIu64 " requests (%" PRIu64 " errors, %" PRIu64
+          " of them no space), %" PRIu64 " admin, %" PRIu64 " kills, %" PRIu64
+          " power cuts, %" PRIu64 " of them in recovery, %" PRIu64 " openings, %" PRIu64
           " closes, %" PRIu64 " faults, %" PRIu64 " steps, %" PRIu64 " ios, %u violations\n",
-          violations ? "FAIL" : "ok", settings->seed, settings->seed + settings->runs - 1, totals.requests, totals.errors,
-          totals.enospc, totals.admins, totals.kills, totals.power_cuts, totals.open_crashes, totals.opens, totals.closes,
-          totals.faults, totals.steps, totals.ios, violations);
+          violations ? "FAIL" : "ok", settings->seed, settings->seed + settings->runs - 1,
+          totals.requests, totals.errors, totals.enospc, totals.admins, totals.kills,
+          totals.power_cuts, totals.open_crashes, totals.opens, totals.closes, totals.faults,
+          totals.steps, totals.ios, violations);
   return violations ? 1 : 0;
 }
 
@@ -314,7 +325,8 @@ main (int argc, char **argv)
       settings.ops = strtoull (optarg, NULL, 0);
       break;
     case 'k':
-      settings.kind = strcmp (optarg, "kill") == 0 ? KIND_KILL : strcmp (optarg, "power") == 0 ? KIND_POWER : KIND_MIXED;
+      settings.kind = strcmp (optarg, "kill") == 0    ? KIND_KILL
+                      : strcmp (optarg, "power") == 0 ? KIND_POWER : KIND_MIXED;
       break;
     case 'f':
       settings.has_faults = true;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* test-kill-reuse.c - a killed process has trimmed the only block there is, and nothing of that is on the device.  The next
- * one takes over its arena, and another disk writes: until the freeing is durable the block must not be given to it,
- * for the power may go, and the arena with it.  It is cut at every step, in clones of the world.
+/* test-kill-reuse.c - a killed process has trimmed the only block there is, and nothing of that is
+ * on the device.  The next one takes over its arena, and another disk writes: until the freeing is
+ * durable the block must not be given to it, for the power may go, and the arena with it.  It is
+ * cut at every step, in clones of the world.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -31,7 +32,8 @@ quiet_sink (enum log_level level, const char *message)
   (void) message;
 }
 
-/* Cuts the power in a clone.  The arena goes, for as long as this takes: the superblock says where it is. */
+/* Cuts the power in a clone.  The arena goes, for as long as this takes: the superblock says where
+ * it is. */
 static bool
 cut_power (struct world *world, uint64_t seed)
 {
@@ -47,13 +49,15 @@ cut_power (struct world *world, uint64_t seed)
   return is_ok;
 }
 
-/* Runs what was started to its end; the power is cut wherever the device is in another state than before. */
+/* Runs what was started to its end; the power is cut wherever the device is in another state than
+ * before. */
 static bool
 settle_with_cuts (struct world *world)
 {
   uint64_t last = 0;
 
-  for (unsigned turn = 0; turn < TURNS_MAX && (world->busy > 0 || world->admin.is_running); turn++) {
+  for (unsigned turn = 0; turn < TURNS_MAX && (world->busy > 0 || world->admin.is_running);
+       turn++) {
     uint64_t hash = world_hash (world);
 
     for (unsigned i = 0; hash != last && i < 3; i++)
@@ -81,13 +85,17 @@ run (uint64_t seed)
     .step_weight = 1, .io_weight = 1, .tick_weight = 1,
   };
   struct world *world = world_create (&options);
-  bool is_ok = !world->is_failed && world_create_disk (world, 0, 2 * BLOCK_SIZE) && world_settle (world)
+  bool is_ok = !world->is_failed
+               && world_create_disk (world, 0, 2 * BLOCK_SIZE) && world_settle (world)
                && world_create_disk (world, 1, 2 * BLOCK_SIZE) && world_settle (world)
-               && world_request (world, 0, 0, REQUEST_WRITE, 0, 0, BLOCK_SIZE) && world_settle (world)
+               && world_request (world, 0, 0, REQUEST_WRITE, 0, 0, BLOCK_SIZE)
+               && world_settle (world)
                && world_reopen (world)
-               && world_request (world, 0, 0, REQUEST_TRIM, 0, 0, BLOCK_SIZE) && world_settle (world)
+               && world_request (world, 0, 0, REQUEST_TRIM, 0, 0, BLOCK_SIZE)
+               && world_settle (world)
                && world_crash (world, CRASH_KILL, 0)
-               && world_request (world, 0, 1, REQUEST_WRITE, 0, 0, BLOCK_SIZE) && settle_with_cuts (world)
+               && world_request (world, 0, 1, REQUEST_WRITE, 0, 0, BLOCK_SIZE)
+               && settle_with_cuts (world)
                && world_sync (world) && settle_with_cuts (world)
                && world_verify (world) && world_crash (world, CRASH_POWER, 0);
 

@@ -60,7 +60,8 @@ static void
 expect (const char *what, bool expected, bool verdict)
 {
   if (expected != verdict) {
-    printf ("FAIL %s: should %sbe legal (%s)\n", what, expected ? "" : "not ", verdict ? "" : oracle.message);
+    printf ("FAIL %s: should %sbe legal (%s)\n", what, expected ? "" : "not ",
+            verdict ? "" : oracle.message);
     failed++;
   }
 }

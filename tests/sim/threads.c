@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* threads.c - the same engine from real threads, for ThreadSanitizer and its like.
  *
- * Each thread has a context and one request at a time; the keeper has its own thread.  The model is one word per
- * block: a thread that changes blocks notes in the model, before and after, so that a READ of a block knows which values it may
- * have had meanwhile.  Values are numbers that grow; a block holds one of them in its first and last 8 bytes.
+ * Each thread has a context and one request at a time; the keeper has its own thread.  The model is
+ * one word per block: a thread that changes blocks notes in the model, before and after, so that a
+ * READ of a block knows which values it may have had meanwhile.  Values are numbers that grow; a
+ * block holds one of them in its first and last 8 bytes.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -67,8 +68,8 @@ worker_admitted (struct request *request)
 
 /* --- the model --- */
 
-/* Those that ended before another ended value was begun cannot be seen by reads that begin later; reads are short, so the
- * oldest such one goes when room is needed. */
+/* Those that ended before another ended value was begun cannot be seen by reads that begin later;
+ * reads are short, so the oldest such one goes when room is needed. */
 static void
 model_begin (struct block *block, uint64_t number, uint64_t now)
 {
@@ -151,7 +152,8 @@ judge_payload (struct worker *worker, unsigned disk, uint64_t begun)
       memcpy (&first, segments[i].iov_base, 8);
       memcpy (&last, (uint8_t *) segments[i].iov_base + BLOCK_SIZE - 8, 8);
       if (first != last || !model_allows (&worker->shared->blocks[disk][block], first, begun)) {
-        printf ("FAIL threads: disk %u block %" PRIu64 " holds %" PRIu64 " .. %" PRIu64 "\n", disk, block, first, last);
+        printf ("FAIL threads: disk %u block %" PRIu64 " holds %" PRIu64 " .. %" PRIu64 "\n", disk,
+                block, first, last);
         atomic_store (&worker->shared->is_failed, true);
         return;
       }
@@ -160,12 +162,12 @@ judge_payload (struct worker *worker, unsigned disk, uint64_t begun)
 }
 
 static void
-draw_request (struct worker *worker, unsigned *disk, enum request_kind *kind, unsigned *flags, uint64_t *block,
-              uint64_t *count)
+draw_request (struct worker *worker, unsigned *disk, enum request_kind *kind, unsigned *flags,
+              uint64_t *block, uint64_t *count)
 {
   static const enum request_kind kinds[] = {
-    REQUEST_READ, REQUEST_READ, REQUEST_READ, REQUEST_WRITE, REQUEST_WRITE, REQUEST_WRITE, REQUEST_TRIM,
-    REQUEST_WRITE_ZEROES, REQUEST_FLUSH, REQUEST_CACHE, REQUEST_BLOCK_STATUS,
+    REQUEST_READ, REQUEST_READ, REQUEST_READ, REQUEST_WRITE, REQUEST_WRITE, REQUEST_WRITE,
+    REQUEST_TRIM, REQUEST_WRITE_ZEROES, REQUEST_FLUSH, REQUEST_CACHE, REQUEST_BLOCK_STATUS,
   };
   struct random *random = &worker->random;
 
@@ -193,8 +195,8 @@ run_request (struct worker *worker)
   draw_request (worker, &disk, &kind, &flags, &block, &count);
   is_change = kind == REQUEST_WRITE || kind == REQUEST_TRIM || kind == REQUEST_WRITE_ZEROES;
   request_init (request, worker->context, worker->disks[disk], kind, flags,
-                kind == REQUEST_FLUSH ? 0 : block * BLOCK_SIZE, kind == REQUEST_FLUSH ? 0 : count * BLOCK_SIZE,
-                worker_done);
+                kind == REQUEST_FLUSH ? 0 : block * BLOCK_SIZE,
+                kind == REQUEST_FLUSH ? 0 : count * BLOCK_SIZE, worker_done);
   request->owner = worker;
   request->extents = extents;
   request->extent_max = ARRAY_COUNT (extents);
@@ -214,8 +216,8 @@ run_request (struct worker *worker)
   context_run_until (worker->context, &worker->is_done);
   worker->errors += request->op.error != 0;
   for (uint64_t i = 0; is_change && i < count; i++)
-    model_end (&shared->blocks[disk][block + i], number, begun, atomic_fetch_add (&shared->clock, 1) + 1,
-               request->op.error == 0);
+    model_end (&shared->blocks[disk][block + i], number, begun,
+               atomic_fetch_add (&shared->clock, 1) + 1, request->op.error == 0);
   if (kind == REQUEST_READ && request->op.error == 0)
     judge_payload (worker, disk, begun);
   request_release (request);
@@ -311,10 +313,12 @@ run_workers (struct shared *shared, unsigned count, uint64_t seed)
 static bool
 run_store (unsigned count, uint64_t seed, uint64_t ops, uint64_t *errors)
 {
-  struct store_geometry geometry = { .group_blocks = 1024, .meta_blocks = 64, .journal_half_blocks = 128 };
+  struct store_geometry geometry = { .group_blocks = 1024, .meta_blocks = 64,
+                                     .journal_half_blocks = 128 };
   struct sim_options sim = { .seed = seed, .length = 64, .length_max = 8192, .is_threaded = true };
   struct sim_image *image = sim_image_create (&sim);
-  struct store_options options = { .arena_path = "off", .cache_bytes = 1024 * BLOCK_SIZE, .tail_bytes = 64 * KIB };
+  struct store_options options = { .arena_path = "off", .cache_bytes = 1024 * BLOCK_SIZE,
+                                   .tail_bytes = 64 * KIB };
   struct shared *shared = calloc (1, sizeof *shared);
   uint8_t uuid[16] = "threads";
   struct device *device = sim_device_create (image);
@@ -356,11 +360,11 @@ threads_run (unsigned count, uint64_t seed, uint64_t runs, uint64_t ops)
   count = MIN (count, THREADS_MAX);
   for (uint64_t i = 0; i < runs; i++)
     if (!run_store (count, seed + i, ops, &errors)) {
-      printf ("  replay (threads are not repeatable): sim --threads %u --seed %" PRIu64 " --ops %" PRIu64 "\n", count,
-              seed + i, ops);
+      printf ("  replay (threads are not repeatable): sim --threads %u --seed %" PRIu64
+              " --ops %" PRIu64 "\n", count, seed + i, ops);
       return 1;
     }
-  printf ("%s threads: %" PRIu64 " runs of %u threads, %" PRIu64 " requests each, %" PRIu64 " errors\n",
-          errors > 0 ? "FAIL" : "ok", runs, count, ops, errors);
+  printf ("%s threads: %" PRIu64 " runs of %u threads, %" PRIu64 " requests each, %" PRIu64
+          " errors\n", errors > 0 ? "FAIL" : "ok", runs, count, ops, errors);
   return errors > 0;
 }

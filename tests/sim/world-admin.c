@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* world-admin.c - disks made, resized, renamed, deleted, in the model and in the store; see world.h. */
+/* world-admin.c - disks made, resized, renamed, deleted, in the model and in the store; see
+ * world.h. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -51,7 +52,8 @@ model_done (struct world *world, const struct world_admin *admin)
     break;
   case ADMIN_RESIZE:
     if (admin->size < disk->size) {
-      oracle_end (&disk->oracle, admin->change, admin->size, disk->size - admin->size, true, true, world->now);
+      oracle_end (&disk->oracle, admin->change, admin->size, disk->size - admin->size, true, true,
+                  world->now);
       disk->shrunk = world->now;
     }
     disk->size = admin->size;
@@ -96,8 +98,8 @@ admin_done (struct admin *done)
     admin->is_unknown = done->kind != ADMIN_SYNC;
     return;
   }
-  world_fail (world, "admin %s %s failed: %s: %s", admin_names[done->kind], done->name, strerror (-done->op.error),
-              done->message);
+  world_fail (world, "admin %s %s failed: %s: %s", admin_names[done->kind], done->name,
+              strerror (-done->op.error), done->message);
 }
 
 static struct world_admin *
@@ -213,8 +215,8 @@ settle_unknown (struct world *world, const struct disk_info *infos, size_t count
 
   if (admin->admin.kind == ADMIN_RESIZE)
     was_done = info != NULL && info->size == admin->size;
-  world_trace (world, "admin %s %s was %sdone before the crash", admin_names[admin->admin.kind], name,
-               was_done ? "" : "not ");
+  world_trace (world, "admin %s %s was %sdone before the crash", admin_names[admin->admin.kind],
+               name, was_done ? "" : "not ");
   if (admin->admin.kind == ADMIN_RESIZE && disk->shrunk == NEVER)
     disk->shrunk = world->now;
   if (admin->admin.kind == ADMIN_RESIZE && was_done && admin->size < disk->size) {

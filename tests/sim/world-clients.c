@@ -102,7 +102,8 @@ error_is_legal (const struct world_client *client)
     if (!world->options.is_tight)
       return false;
     return request->kind == REQUEST_WRITE
-           || (request->kind == REQUEST_WRITE_ZEROES && ((request->flags & REQUEST_NO_HOLE) || !is_aligned));
+           || (request->kind == REQUEST_WRITE_ZEROES
+               && ((request->flags & REQUEST_NO_HOLE) || !is_aligned));
   default:
     return false;
   }
@@ -120,12 +121,13 @@ read_done (struct world_client *client)
     return;
   check_holes (client);
   client->sum = checksum (world->buffer, request->length, 0);
-  if (!oracle_judge (&world->oracle, &disk->oracle, request->offset, request->length, world->buffer, client->begun,
-                     client->ended)) {
+  if (!oracle_judge (&world->oracle, &disk->oracle, request->offset, request->length, world->buffer,
+                     client->begun, client->ended)) {
     world_fail (world, "READ begun %" PRIu64 ": %s", client->begun, world->oracle.message);
     for (uint64_t at = 0; at < request->length; at += SECTOR_SIZE)
-      if (!oracle_judge (&world->oracle, &disk->oracle, request->offset + at, MIN (SECTOR_SIZE, request->length - at),
-                         world->buffer + at, client->begun, client->ended)) {
+      if (!oracle_judge (&world->oracle, &disk->oracle, request->offset + at,
+                         MIN (SECTOR_SIZE, request->length - at), world->buffer + at,
+                         client->begun, client->ended)) {
         oracle_print (&disk->oracle, request->offset + at);
         break;
       }
@@ -154,8 +156,8 @@ status_done (struct world_client *client)
     }
     memset (world->buffer, 0, extent->length);
     if ((extent->flags & STATUS_ZERO)
-        && !oracle_judge (&world->oracle, &disk->oracle, at, extent->length, world->buffer, client->begun,
-                          client->ended)) {
+        && !oracle_judge (&world->oracle, &disk->oracle, at, extent->length, world->buffer,
+                          client->begun, client->ended)) {
       world_fail (world, "BLOCK_STATUS says zero: %s", world->oracle.message);
       return;
     }
@@ -173,7 +175,8 @@ change_offset (const struct world_client *client)
 static uint64_t
 change_length (const struct world_client *client)
 {
-  return client->request.kind == REQUEST_TRIM ? client->zero_to - client->zero_from : client->request.length;
+  return client->request.kind == REQUEST_TRIM ? client->zero_to - client->zero_from
+         : client->request.length;
 }
 
 static void
@@ -187,18 +190,19 @@ client_done (struct request *request)
   CHECK (client->state == CLIENT_RUNNING);
   client->ended = ++world->now;
   world->totals.requests++;
-  world_trace (world, "END %s %s %" PRIu64 "+%" PRIu64 " change %" PRIu64 ": %d", disk->name, kind_names[request->kind],
-               request->offset, request->length, client->change, request->op.error);
+  world_trace (world, "END %s %s %" PRIu64 "+%" PRIu64 " change %" PRIu64 ": %d", disk->name,
+               kind_names[request->kind], request->offset, request->length, client->change,
+               request->op.error);
   if (!is_ok) {
     world->totals.errors++;
     world->totals.enospc += request->op.error == -ENOSPC;
     if (!error_is_legal (client))
-      world_fail (world, "%s %" PRIu64 "+%" PRIu64 " of %s failed: %s", kind_names[request->kind], request->offset,
-                  request->length, disk->name, strerror (-request->op.error));
+      world_fail (world, "%s %" PRIu64 "+%" PRIu64 " of %s failed: %s", kind_names[request->kind],
+                  request->offset, request->length, disk->name, strerror (-request->op.error));
   }
   if (client->change != 0)
-    oracle_end (&disk->oracle, client->change, change_offset (client), change_length (client), is_ok,
-                request->flags & REQUEST_FUA, world->now);
+    oracle_end (&disk->oracle, client->change, change_offset (client), change_length (client),
+                is_ok, request->flags & REQUEST_FUA, world->now);
   else if (is_ok && request->kind == REQUEST_FLUSH)
     oracle_flushed (&disk->oracle, client->begun);
   else if (is_ok && request->kind == REQUEST_BLOCK_STATUS)
@@ -249,17 +253,20 @@ client_start (struct world_client *client)
   if (is_change) {
     client->change = oracle_change (&world->oracle);
     client->zero_from = align_up (request->offset, BLOCK_SIZE);
-    client->zero_to = MAX (client->zero_from, align_down (request->offset + request->length, BLOCK_SIZE));
+    client->zero_to = MAX (client->zero_from,
+                           align_down (request->offset + request->length, BLOCK_SIZE));
     set_oldest_read (world, client->disk);
-    oracle_begin (&disk->oracle, client->change, request->kind != REQUEST_WRITE, change_offset (client),
-                  change_length (client), world->now);
+    oracle_begin (&disk->oracle, client->change, request->kind != REQUEST_WRITE,
+                  change_offset (client), change_length (client), world->now);
   }
   if (request->kind == REQUEST_WRITE) {
-    oracle_pattern (disk->oracle.incarnation, client->change, request->offset, world->buffer, request->length);
+    oracle_pattern (disk->oracle.incarnation, client->change, request->offset, world->buffer,
+                    request->length);
     payload_copy (request, world->buffer, true);
   }
   world_trace (world, "BEGIN %s %s %" PRIu64 "+%" PRIu64 " flags %u change %" PRIu64, disk->name,
-               kind_names[request->kind], request->offset, request->length, request->flags, client->change);
+               kind_names[request->kind], request->offset, request->length, request->flags,
+               client->change);
   request_start (request);
 }
 
@@ -287,8 +294,8 @@ world_client_turn (struct world *world, unsigned choice)
 }
 
 bool
-world_request (struct world *world, unsigned context, unsigned d, enum request_kind kind, unsigned flags,
-               uint64_t offset, uint64_t length)
+world_request (struct world *world, unsigned context, unsigned d, enum request_kind kind,
+               unsigned flags, uint64_t offset, uint64_t length)
 {
   struct world_disk *disk = &world->disks[d];
   struct world_client *client = world->clients;
@@ -315,7 +322,8 @@ world_request (struct world *world, unsigned context, unsigned d, enum request_k
   client->is_recovery = false;
   disk->users++;
   world->busy++;
-  request_init (&client->request, world->contexts[context], opened, kind, flags, offset, length, client_done);
+  request_init (&client->request, world->contexts[context], opened, kind, flags, offset, length,
+                client_done);
   client->request.owner = client;
   client->request.extents = client->extents;
   client->request.extent_max = ARRAY_COUNT (client->extents);
@@ -343,9 +351,10 @@ world_print_clients (struct world *world)
     const struct world_client *client = &world->clients[i];
 
     if (client->state != CLIENT_FREE)
-      printf ("  %s %s %" PRIu64 "+%" PRIu64 " flags %u: %s, stage %d, waits for %u, begun %" PRIu64 "\n",
-              world->disks[client->disk].name, kind_names[client->request.kind], client->request.offset,
-              client->request.length, client->request.flags, states[client->state], client->request.op.stage,
+      printf ("  %s %s %" PRIu64 "+%" PRIu64 " flags %u: %s, stage %d, waits for %u, begun %" PRIu64
+              "\n", world->disks[client->disk].name, kind_names[client->request.kind],
+              client->request.offset, client->request.length, client->request.flags,
+              states[client->state], client->request.op.stage,
               atomic_load (&client->request.op.pending), client->begun);
   }
   if (world->admin.is_running)
@@ -389,15 +398,17 @@ read_part (struct world *world, unsigned d, enum crash_kind kind, uint64_t offse
   if (!world_settle (world))
     return false;
   if (client->request.op.error != 0) {
-    world_fail (world, "%s cannot be read after recovery: %s", disk->name, strerror (-client->request.op.error));
+    world_fail (world, "%s cannot be read after recovery: %s", disk->name,
+                strerror (-client->request.op.error));
     return false;
   }
   now = ++world->now;
-  if (!oracle_judge_recovered (&world->oracle, &disk->oracle, kind, offset, length, world->buffer, now)) {
+  if (!oracle_judge_recovered (&world->oracle, &disk->oracle, kind, offset, length, world->buffer,
+                               now)) {
     world_fail (world, "%s", world->oracle.message);
     for (uint64_t at = 0; at < length; at += SECTOR_SIZE)
-      if (!oracle_judge_recovered (&world->oracle, &disk->oracle, kind, offset + at, SECTOR_SIZE, world->buffer + at,
-                                   now)) {
+      if (!oracle_judge_recovered (&world->oracle, &disk->oracle, kind, offset + at, SECTOR_SIZE,
+                                   world->buffer + at, now)) {
         oracle_print (&disk->oracle, offset + at);
         break;
       }

@@ -5,7 +5,8 @@
 
 #include "world.h"
 
-/* The CHOICE-th client that has something to do by itself: sends its payload, dies, or lets go of what it read. */
+/* The CHOICE-th client that has something to do by itself: sends its payload, dies, or lets go of
+ * what it read. */
 void world_client_turn (struct world *world, unsigned choice);
 /* The clients of a store that is gone. */
 void world_clients_crash (struct world *world);

@@ -16,7 +16,8 @@
 #include "store/store-internal.h"
 #include "world-internal.h"
 
-/* So many turns of the clock, with nothing else that could happen, and requests still run: they hang. */
+/* So many turns of the clock, with nothing else that could happen, and requests still run: they
+ * hang. */
 #define SETTLE_TICKS 400
 #define SETTLE_TURNS 2000000
 
@@ -53,7 +54,8 @@ world_fail (struct world *world, const char *format, ...)
 static struct context *
 world_context (struct world *world, unsigned index)
 {
-  return index < world->options.contexts ? world->contexts[index] : store_keeper_context (world->store);
+  return index < world->options.contexts ? world->contexts[index]
+         : store_keeper_context (world->store);
 }
 
 unsigned
@@ -108,7 +110,8 @@ world_turn (struct world *world)
 
   in_flight = sim_in_flight (world->image);
   for (unsigned i = 0; i < WORLD_CLIENTS; i++)
-    admitted += world->clients[i].state == CLIENT_ADMITTED || world->clients[i].state == CLIENT_HELD;
+    admitted += world->clients[i].state == CLIENT_ADMITTED
+                || world->clients[i].state == CLIENT_HELD;
   if (random_below (&world->random, 1000) < world->options.tick_weight) {
     world->totals.ticks++;
     world_trace (world, "tick");
@@ -136,7 +139,8 @@ world_settle (struct world *world)
 {
   unsigned idle = 0;
 
-  for (unsigned turns = 0; !world->is_failed && (world->busy > 0 || world->admin.is_running); turns++) {
+  for (unsigned turns = 0; !world->is_failed && (world->busy > 0 || world->admin.is_running);
+       turns++) {
     if (world_turn (world))
       idle = 0;
     else {
@@ -211,8 +215,9 @@ open_whole (struct world *world, enum crash_kind kind)
   world->is_faulty = false;
   result = open_store (world, &error);
   if (result < 0) {
-    world_fail (world, "the store does not open after a %s: %s (%s)", kind == CRASH_KILL ? "kill" : "power cut",
-                strerror (-result), error != NULL ? error : "");
+    world_fail (world, "the store does not open after a %s: %s (%s)",
+                kind == CRASH_KILL ? "kill" : "power cut", strerror (-result),
+                error != NULL ? error : "");
     world->store = NULL;
     sim_crash (world->image, SIM_KILL);
     return false;
@@ -259,7 +264,8 @@ open_and_die (struct world *world, enum crash_kind *kind, bool *got_through)
   int result;
   enum crash_kind next;
 
-  sim_stop_after (world->image, random_below (&world->random, random_chance (&world->random, 50) ? 20 : 200));
+  sim_stop_after (world->image,
+                  random_below (&world->random, random_chance (&world->random, 50) ? 20 : 200));
   result = open_store (world, &error);
   free (error);
   world->totals.open_crashes++;
@@ -313,7 +319,8 @@ static bool
 check_image (struct world *world)
 {
   struct checker_reader reader = {
-    .read = read_image, .length = world->options.device_blocks_max, .is_growing = true, .arg = world->image,
+    .read = read_image, .arg = world->image,
+    .length = world->options.device_blocks_max, .is_growing = true,
   };
   char *text = NULL;
   size_t length;
@@ -323,8 +330,8 @@ check_image (struct world *world)
   CHECK (out != NULL);
   verdict = checker_run_reader (&reader, out, false);
   fclose (out);
-  /* A device that failed, or a process that died while it wrote the superblock, leaves second copies that are
-   * older: they may need repair, but nothing more. */
+  /* A device that failed, or a process that died while it wrote the superblock, leaves second
+   * copies that are older: they may need repair, but nothing more. */
   if (verdict != CHECKER_CLEAN
       && (world->totals.faults + world->totals.kills + world->totals.power_cuts == 0
           || strstr (text, "damage:") != NULL))
@@ -349,7 +356,8 @@ world_close (struct world *world)
   result = store_close (world->store, &error);
   world->store = NULL;
   if (result < 0) {
-    world_fail (world, "the store does not close: %s (%s)", strerror (-result), error != NULL ? error : "");
+    world_fail (world, "the store does not close: %s (%s)", strerror (-result),
+                error != NULL ? error : "");
     return false;
   }
   free (error);
@@ -374,7 +382,8 @@ world_reopen (struct world *world)
     return false;
   if (random_chance (&world->random, 30))
     sim_crash (world->image, SIM_POWER);
-  return open_whole (world, CRASH_POWER) && world_match_disks (world) && world_read_all (world, CRASH_POWER);
+  return open_whole (world, CRASH_POWER) && world_match_disks (world)
+         && world_read_all (world, CRASH_POWER);
 }
 
 bool
@@ -403,8 +412,9 @@ world_verify (struct world *world)
     tokens += atomic_load (&disk->cache.unmapped_count);
   }
   if (mapped != counts.used || tokens != counts.reserved)
-    world_fail (world, "%" PRIu64 " blocks are mapped, %" PRIu64 " used; %" PRIu64 " dirty blocks have a promise, %" PRIu64 " were given",
-                mapped, counts.used, tokens, counts.reserved);
+    world_fail (world, "%" PRIu64 " blocks are mapped, %" PRIu64 " used; %" PRIu64
+                " dirty blocks have a promise, %" PRIu64 " were given", mapped, counts.used, tokens,
+                counts.reserved);
   return !world->is_failed;
 }
 
@@ -461,7 +471,8 @@ make_directory (struct world *world)
 {
   const char *parent = getenv ("LACUNA_SHM");
 
-  snprintf (world->directory, sizeof world->directory, "%s/lacuna-sim-XXXXXX", parent != NULL ? parent : "/dev/shm");
+  snprintf (world->directory, sizeof world->directory, "%s/lacuna-sim-XXXXXX",
+            parent != NULL ? parent : "/dev/shm");
   CHECK (mkdtemp (world->directory) != NULL);
   snprintf (world->arena_path, sizeof world->arena_path, "%s/arena", world->directory);
   strcpy (arena_path, world->arena_path);
@@ -478,7 +489,8 @@ allocate_world (const struct world_options *options)
   world->options = *options;
   world->random.state = options->seed;
   repeatable_seed (options->seed);
-  world->buffer_bytes = options->request_bytes_max > 0 ? options->request_bytes_max : STORE_REQUEST_MAX;
+  world->buffer_bytes = options->request_bytes_max > 0 ? options->request_bytes_max
+                        : STORE_REQUEST_MAX;
   world->buffer = malloc (world->buffer_bytes);
   CHECK (world->buffer != NULL);
   for (unsigned i = 0; i < WORLD_CLIENTS; i++)
@@ -493,7 +505,8 @@ world_create_closed (const struct world_options *options)
 {
   struct world *world = allocate_world (options);
   struct sim_options sim = {
-    .seed = options->seed ^ 0x5eed, .length = options->device_blocks, .length_max = options->device_blocks_max,
+    .seed = options->seed ^ 0x5eed,
+    .length = options->device_blocks, .length_max = options->device_blocks_max,
   };
   uint8_t uuid[16] = "simulated store";
   struct device *device;
@@ -505,7 +518,8 @@ world_create_closed (const struct world_options *options)
   result = store_init_device (device, &options->geometry, uuid, &error);
   device_close (device);
   if (result < 0)
-    world_fail (world, "no store could be made: %s (%s)", strerror (-result), error != NULL ? error : "");
+    world_fail (world, "no store could be made: %s (%s)", strerror (-result),
+                error != NULL ? error : "");
   return world;
 }
 
@@ -547,7 +561,8 @@ world_hash (struct world *world)
   const struct world_admin *admin = &world->admin;
   uint64_t hash = sim_image_hash (world->image);
   uint64_t words[] = {
-    admin->is_running, admin->is_unknown, admin->admin.kind, admin->disk, admin->size, admin->begun, world->names,
+    admin->is_running, admin->is_unknown, admin->admin.kind, admin->disk, admin->size,
+    admin->begun, world->names,
   };
 
   if (admin->is_running || admin->is_unknown)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* world.h - a store on a simulated device, its clients, and the scheduler, in one thread.
  *
- * Nothing happens by itself: world_turn runs one step of one op, or completes one I/O, or lets a period of the keeper's
- * clock pass, as the seed says.  The clients' requests carry data that the oracle knows; what comes back is judged at
- * once.  A violation is printed, and world->is_failed set; the world is of no use then.
+ * Nothing happens by itself: world_turn runs one step of one op, or completes one I/O, or lets a
+ * period of the keeper's clock pass, as the seed says.  The clients' requests carry data that the
+ * oracle knows; what comes back is judged at once.  A violation is printed, and world->is_failed
+ * set; the world is of no use then.
  *
- * The world crashes the store (kill: the arena stays; power cut: it goes) and opens it again; then all disks are read and judged.
+ * The world crashes the store (kill: the arena stays; power cut: it goes) and opens it again; then
+ * all disks are read and judged.
  */
 #ifndef LACUNA_TESTS_WORLD_H
 #define LACUNA_TESTS_WORLD_H
@@ -29,7 +31,7 @@ struct world_options {
   bool has_arena;               /* a file; else private memory, and a kill is like a power cut */
   bool is_tight;                /* so small that ENOSPC is to be expected */
   bool is_traced;
-  bool is_plain;                /* requests start at once, end at once, and clients do not die (explorer) */
+  bool is_plain;                /* requests start and end at once, clients do not die (explorer) */
   /* how often what is chosen */
   unsigned step_weight, io_weight, tick_weight;
 };
@@ -68,7 +70,8 @@ struct world_admin {
 };
 
 struct world_totals {
-  uint64_t requests, errors, enospc, admins, kills, power_cuts, open_crashes, opens, closes, steps, ios, ticks, faults;
+  uint64_t requests, errors, enospc, admins, kills, power_cuts, open_crashes, opens, closes;
+  uint64_t steps, ios, ticks, faults;
 };
 
 struct world {
@@ -97,12 +100,14 @@ struct world {
 struct world *world_create (const struct world_options *options);
 /* Makes image and store, and leaves it closed. */
 struct world *world_create_closed (const struct world_options *options);
-/* A second world with a clone of the image and of the model, as they are now; no store is open in it. */
+/* A second world with a clone of the image and of the model, as they are now; no store is open in
+ * it. */
 struct world *world_clone (struct world *world, uint64_t seed);
 /* Of image and model: worlds with the same are not to be told from each other after a power cut. */
 uint64_t world_hash (struct world *world);
 bool world_open (struct world *world);
-/* Whatever ends the program, no arena stays behind (but for SIGKILL).  Arenas lie in $LACUNA_SHM, else in /dev/shm. */
+/* Whatever ends the program, no arena stays behind (but for SIGKILL).  Arenas lie in $LACUNA_SHM,
+ * else in /dev/shm. */
 void world_handle_signals (void);
 /* What is to be said if a check of the engine ends the program. */
 void world_note (const char *format, ...) __attribute__ ((format (printf, 1, 2)));
@@ -112,12 +117,15 @@ bool world_close (struct world *world);
 void world_destroy (struct world *world);
 
 /* Prints a violation. */
-void world_fail (struct world *world, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
-void world_trace (struct world *world, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
+void world_fail (struct world *world, const char *format, ...)
+  __attribute__ ((format (printf, 2, 3)));
+void world_trace (struct world *world, const char *format, ...)
+  __attribute__ ((format (printf, 2, 3)));
 
 /* One thing happens.  False: nothing can, but the clock. */
 bool world_turn (struct world *world);
-/* Takes in what has become ready everywhere; how many ops there are.  Then: the INDEX-th of them. */
+/* Takes in what has become ready everywhere; how many ops there are.  Then: the INDEX-th of
+ * them. */
 unsigned world_collect (struct world *world);
 struct op *world_ready_op (struct world *world, unsigned index);
 void world_step (struct world *world, struct op *op);
@@ -125,9 +133,10 @@ void world_complete (struct world *world, unsigned index);
 /* Until all requests have ended (the clock runs too).  False: they do not end. */
 bool world_settle (struct world *world);
 
-/* Starts a request (WRITE: gets memory, starts later, in a turn).  False: no client is free, or it was refused. */
-bool world_request (struct world *world, unsigned context, unsigned disk, enum request_kind kind, unsigned flags,
-                    uint64_t offset, uint64_t length);
+/* Starts a request (WRITE: gets memory, starts later, in a turn).  False: no client is free, or it
+ * was refused. */
+bool world_request (struct world *world, unsigned context, unsigned disk, enum request_kind kind,
+                    unsigned flags, uint64_t offset, uint64_t length);
 bool world_create_disk (struct world *world, unsigned disk, uint64_t size);
 bool world_delete_disk (struct world *world, unsigned disk);
 bool world_resize_disk (struct world *world, unsigned disk, uint64_t size);
@@ -140,8 +149,8 @@ bool world_read_all (struct world *world, enum crash_kind kind);
 /* What must be true of the engine's structures when nothing runs. */
 bool world_verify (struct world *world);
 
-/* Ends the process, or the machine, now (if a store is open); then opens the store again, which may be cut off OPEN_CRASHES
- * times.  False: a violation. */
+/* Ends the process, or the machine, now (if a store is open); then opens the store again, which may
+ * be cut off OPEN_CRASHES times.  False: a violation. */
 bool world_crash (struct world *world, enum crash_kind kind, unsigned open_crashes);
 /* Settles, closes the store in order, checks the image, opens it again, and looks at everything. */
 bool world_reopen (struct world *world);
