@@ -149,6 +149,7 @@ checkpoint_freeze_disk (struct checkpoint *checkpoint, struct disk *disk)
   memcpy (disk->frozen_name, disk->name, sizeof disk->name);
   if (disk->frozen_is_dying)
     disk->frozen_name[0] = '\0';
+  disk->frozen_request_ids = disk->request_ids;
   disk->new_node_place = 0;
 }
 
@@ -253,6 +254,7 @@ checkpoint_disk_node (struct store *store, struct disk *disk, void *image, uint6
   node->mapped = to_le64 (disk->frozen_mapped);
   node->name_length = to_le16 (length);
   memcpy (node->name, disk->frozen_name, length);
+  memcpy (node->request_ids, disk->frozen_request_ids.ids, sizeof node->request_ids);
   format_node_seal (image, KIND_DISK, 0, 1, &identity, *place);
   disk->new_node_place = *place;
   return true;

@@ -27,6 +27,9 @@
 /* --- limits --- */
 /* Bytes, UTF-8 without NUL or control characters. */
 #define DISK_NAME_MAX 255
+/* So many ids of requests a disk remembers (request-ids.h). */
+#define DISK_REQUEST_IDS 16
+#define REQUEST_ID_BYTES 16
 /* Bytes: 8 EiB - 4 KiB. */
 #define DISK_SIZE_MAX ((UINT64_C (1) << 63) - BLOCK_SIZE)
 #define PLACE_BITS 42
@@ -166,6 +169,9 @@ struct format_disk {
   le64 mapped;                 /* blocks in its extents, to be checked against */
   le16 name_length;
   uint8_t name[DISK_NAME_MAX]; /* the rest zero */
+  uint8_t reserved[7];         /* zero */
+  uint8_t request_ids[DISK_REQUEST_IDS][REQUEST_ID_BYTES];   /* done last, newest first; zeros:
+                                                                none */
 };
 
 /* --- journal ---
@@ -242,6 +248,7 @@ _Static_assert (sizeof (struct format_node) == 64, "node header");
 _Static_assert (sizeof (struct format_record) == 96, "record header");
 _Static_assert (sizeof (struct format_item) == 40, "item");
 _Static_assert (sizeof (struct format_disk) <= BLOCK_SIZE, "disk node fits a block");
+_Static_assert (__builtin_offsetof (struct format_disk, request_ids) == 392, "disk node");
 _Static_assert (LEAF_ENTRIES == 252 && INNER_ENTRIES == 168, "entries per node");
 
 /* --- checks and seals (format.c); pure functions --- */

@@ -20,19 +20,7 @@
 #include <time.h>
 
 #include "base/check.h"
-#include "store/store-internal.h"
-
-enum admin_stage {
-  ADMIN_LOCK,
-  ADMIN_TAIL,       /* tail room */
-  ADMIN_CHECK,      /* is it possible? */
-  ADMIN_RANGE,      /* shrink, delete: exclusive */
-  ADMIN_CHANGE,
-  ADMIN_COMMIT,
-  ADMIN_COMMITTED,
-  ADMIN_CLEAR,      /* shrink: what lies beyond the end */
-  ADMIN_END,
-};
+#include "store/op-admin.h"
 
 bool
 op_lock_acquire (struct op_lock *lock, struct waiter *waiter)
@@ -62,7 +50,7 @@ op_lock_release (struct op_lock *lock, struct list *wake)
     list_append (wake, link);
 }
 
-static enum op_next
+enum op_next
 admin_fail (struct admin *admin, int error, const char *message)
 {
   admin->op.error = error;
@@ -107,9 +95,7 @@ admin_check_new_name (struct admin *admin, const char *name)
   return OP_DONE;
 }
 
-/* The disk that is to be changed; it stays, since nobody else changes the table
- * while the admin lock is held. */
-static enum op_next
+enum op_next
 admin_find (struct admin *admin)
 {
   pthread_mutex_lock (&admin->store->disks_mutex);
@@ -528,6 +514,8 @@ admin_step (struct op *op)
     return admin_committed (admin);
   case ADMIN_END:
     return admin_end (admin);
+  case ADMIN_OWN:
+    break;
   }
   CHECK (false);
 }

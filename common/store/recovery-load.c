@@ -266,6 +266,7 @@ recovery_load_disk (struct store *store, struct queue *queue, const struct btree
   if (disk == NULL)
     return error_set (error, -ENOMEM, "there is not enough memory for its disks");
   list_append (&store->disks, &disk->link);
+  memcpy (disk->request_ids.ids, node->request_ids, sizeof disk->request_ids.ids);
   disk->node_place = entry->value;
   disk->is_dying = disk->is_deleted = (from_le64 (node->flags) & DISK_IS_DYING) != 0;
   atomic_store (&disk->is_changed, false);

@@ -39,6 +39,7 @@
 #include "store/extent-map.h"
 #include "store/journal.h"
 #include "store/range-lock.h"
+#include "store/request-ids.h"
 #include "store/space.h"
 #include "store/store.h"
 
@@ -83,6 +84,9 @@ struct disk {
   _Atomic bool has_write_error;     /* a write-back failed and has not succeeded since */
   _Atomic bool is_changed;          /* its disk node must be written by the next checkpoint */
 
+  /* the admin lock; changed within the gate */
+  struct request_ids request_ids;
+
   /* store->disks_mutex */
   char name[DISK_NAME_MAX + 1];
   bool is_dying;                    /* deleted: it has no name any more */
@@ -99,6 +103,7 @@ struct disk {
   uint64_t frozen_mapped;
   char frozen_name[DISK_NAME_MAX + 1];
   bool frozen_is_dying;
+  struct request_ids frozen_request_ids;
 };
 
 struct disk *disk_create (struct store *store, uint64_t id, const uint8_t uuid[16],

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* op-admin.h - what the administrative ops share; for op-admin.c, and the files of those that have
+ * steps of their own.
+ *
+ * All begin with ADMIN_LOCK, ADMIN_TAIL (JOURNAL_ITEM_MAX bytes of tail room: admin->tail_left) and
+ * ADMIN_CHECK, where their ways part; all that have changed something end with ADMIN_COMMIT, which
+ * makes it durable, ADMIN_COMMITTED, and ADMIN_END, which gives back whatever they hold.
+ */
+#ifndef LACUNA_OP_ADMIN_H
+#define LACUNA_OP_ADMIN_H
+
+#include "store/store-internal.h"
+
+enum admin_stage {
+  ADMIN_LOCK,
+  ADMIN_TAIL,       /* tail room */
+  ADMIN_CHECK,      /* is it possible? */
+  ADMIN_RANGE,      /* shrink, delete: exclusive */
+  ADMIN_CHANGE,
+  ADMIN_COMMIT,     /* unlocks admin->range, too */
+  ADMIN_COMMITTED,
+  ADMIN_CLEAR,      /* shrink: what lies beyond the end */
+  ADMIN_END,
+  ADMIN_OWN,        /* from here on: of ops that have a file of their own */
+};
+
+/* Notes the failure; the op goes on with ADMIN_END.  MESSAGE without the names of store and disk. */
+enum op_next admin_fail (struct admin *admin, int error, const char *message);
+/* The disk admin->name, to admin->disk; it stays, since nobody else changes the table while the
+ * admin lock is held.  OP_DONE; or it failed. */
+enum op_next admin_find (struct admin *admin);
+
+#endif
