@@ -85,6 +85,7 @@ typedef int client_command (int argc, char **argv);
 client_command client_init, client_check;                          /* client-store.c */
 client_command client_create, client_resize, client_rename;        /* client-change.c */
 client_command client_delete, client_punch;
+client_command client_attach_resize;                               /* client-attach.c */
 client_command client_list, client_info, client_map, client_stat;  /* client-show.c */
 
 #endif

@@ -18,6 +18,7 @@ const struct command_info command_infos[NBD_CMD_COUNT] = {
                              NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO,
                              true },
   [NBD_CMD_BLOCK_STATUS] = { REQUEST_BLOCK_STATUS, NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_REQ_ONE, false },
+  [NBD_CMD_RESIZE] = { 0, NBD_CMD_FLAG_FUA, false },            /* no request of the engine */
 };
 
 /* --- the header --- */
@@ -151,6 +152,16 @@ judge_payload (const struct connection *connection, const struct arrived *arrive
   return NBD_CAUSE_NONE;
 }
 
+/* What a client knew as a part of the disk before it resized it gets another answer than what never
+ * was one. */
+static bool
+is_cut_off (const struct connection *connection, const struct arrived *arrived)
+{
+  return connection->transmission_flags & NBD_SEND_RESIZE
+         && arrived->offset <= connection->size_seen
+         && arrived->length <= connection->size_seen - arrived->offset;
+}
+
 static enum nbd_cause
 judge_range (const struct connection *connection, const struct arrived *arrived)
 {
@@ -163,7 +174,7 @@ judge_range (const struct connection *connection, const struct arrived *arrived)
     return arrived->command == NBD_CMD_READ && connection->is_structured
              ? NBD_CAUSE_TOO_LONG_TO_SPLIT : NBD_CAUSE_TOO_LONG;
   if (offset > size || length > size - offset)
-    return NBD_CAUSE_BEYOND_END;
+    return is_cut_off (connection, arrived) ? NBD_CAUSE_CUT_OFF : NBD_CAUSE_BEYOND_END;
   if (arrived->command == NBD_CMD_BLOCK_STATUS && length == 0)
     return NBD_CAUSE_NO_STATUS;
   return NBD_CAUSE_NONE;
@@ -188,6 +199,8 @@ judge (const struct connection *connection, const struct arrived *arrived)
   if (command_infos[arrived->command].is_change
       && connection->transmission_flags & NBD_READ_ONLY)
     return NBD_CAUSE_READ_ONLY;
+  if (arrived->command == NBD_CMD_RESIZE)
+    return resize_judge (connection, arrived->offset);
   return judge_range (connection, arrived);
 }
 
@@ -199,7 +212,7 @@ request_judge (const struct connection *connection, const struct arrived *arrive
   struct nbd_failure failure;
   int error;
 
-  if (cause != NBD_CAUSE_NONE)
+  if (cause != NBD_CAUSE_NONE || arrived->command == NBD_CMD_RESIZE)
     return nbd_failure (arrived->command, cause);
   /* What only the engine knows: the store, and the size of the cache. */
   error = request_validate (connection->disk, command_infos[arrived->command].kind,

@@ -10,6 +10,7 @@
 #include "server.h"
 
 static const struct { const char *name; client_command *run; } commands[] = {
+  { "attach-resize", client_attach_resize },
   { "check", client_check },   { "create", client_create }, { "delete", client_delete },
   { "info", client_info },     { "init", client_init },     { "list", client_list },
   { "map", client_map },       { "punch", client_punch },   { "rename", client_rename },
@@ -32,6 +33,7 @@ static const char usage[] =
   "  punch STORE DISK OFFSET LENGTH                  make a hole, give the space back\n"
   "  delete STORE DISK                               delete a disk\n"
   "  stat STORE [--json]                             live counters of the running server\n"
+  "  attach-resize DEVICE SIZE                       tell the kernel of a new size of /dev/nbdN\n"
   "  check STORE [--json]                            look for damage, while nobody has it open\n"
   "\n"
   "Sizes are bytes, or 512M, 20G, 1T.  All but init and check work whether or not the store is\n"

@@ -45,13 +45,16 @@ chosen_contexts (const struct connection *connection, const char *name)
 static uint16_t
 transmission_flags (const struct connection *connection, const char *name)
 {
+  const struct server *server = connection->worker->server;
   unsigned flags = NBD_HAS_FLAGS | NBD_SEND_FLUSH | NBD_SEND_FUA | NBD_CAN_MULTI_CONN
                    | NBD_SEND_CACHE;
 
-  if (connection->worker->server->is_read_only)
+  if (server->is_read_only)
     flags |= NBD_READ_ONLY;
   else
     flags |= NBD_SEND_TRIM | NBD_SEND_WRITE_ZEROES | NBD_SEND_FAST_ZERO;
+  if (server->options.may_resize && !server->is_read_only)
+    flags |= NBD_SEND_RESIZE;
   if (connection->is_structured)
     flags |= NBD_SEND_DF;
   if (connection->is_extended && chosen_contexts (connection, name) != 0)
@@ -64,6 +67,7 @@ static void
 choose_disk (struct connection *connection, struct disk *disk, const char *name)
 {
   connection->disk = disk;
+  connection->size_seen = disk_size (disk);
   connection->transmission_flags = transmission_flags (connection, name);
   connection->contexts = chosen_contexts (connection, name);
 }

@@ -26,13 +26,15 @@ static const char usage[] =
   "  -s, --single          serve one client on stdin and stdout\n"
   "  -e, --export DISK     the disk of clients that name none (default: the only disk)\n"
   "  -r, --readonly        change nothing\n"
+  "      --resize          clients may give their disks another size (NBD_CMD_RESIZE)\n"
   "  -P, --pidfile FILE    write the process id to FILE when ready\n"
   "  -t, --threads N       threads (default: one per CPU)\n"
   "      --cache SIZE      memory for the cache (default 256M, at least 80M)\n"
   "      --arena PATH|off  where that memory lies (default: a file in /dev/shm)\n"
   "      --run CMD         run CMD with $uri and $unixsocket set, exit with its status\n";
 
-enum { OPTION_VSOCK = 256, OPTION_CACHE, OPTION_ARENA, OPTION_RUN, OPTION_HELP };
+enum { OPTION_VSOCK = 256, OPTION_CACHE, OPTION_ARENA, OPTION_RUN, OPTION_RESIZE,
+       OPTION_HELP };
 
 static const struct option long_options[] = {
   { "unix", required_argument, NULL, 'U' },
@@ -46,6 +48,7 @@ static const struct option long_options[] = {
   { "threads", required_argument, NULL, 't' },
   { "cache", required_argument, NULL, OPTION_CACHE },
   { "arena", required_argument, NULL, OPTION_ARENA },
+  { "resize", no_argument, NULL, OPTION_RESIZE },
   { "run", required_argument, NULL, OPTION_RUN },
   { "help", no_argument, NULL, OPTION_HELP },
   { NULL, 0, NULL, 0 },
@@ -137,6 +140,9 @@ parse_one (int option, struct serve_options *options)
     return parse_cache (optarg, options);
   case OPTION_ARENA:
     options->arena = optarg;
+    return true;
+  case OPTION_RESIZE:
+    options->may_resize = true;
     return true;
   case OPTION_RUN:
     options->run = optarg;

@@ -190,6 +190,13 @@ void reply_drop (struct connection *connection);
 /* Nothing may be in the engine. */
 void reply_free (struct connection *connection);
 
+/* --- resize.c: RESIZE --- */
+
+/* Whether the connection's disk may get this size. */
+enum nbd_cause resize_judge (const struct connection *connection, uint64_t size);
+/* slot_finish follows. */
+void resize_start (struct slot *slot, uint64_t size);
+
 /* --- judge.c: a request as it came, and what is wrong with it --- */
 
 /* What the commands of the protocol are to the engine. */
@@ -277,6 +284,7 @@ struct connection {
   bool is_structured;              /* replies are chunks; so they are with extended headers */
   bool is_extended;
   unsigned contexts;
+  uint64_t size_seen;              /* the largest one that the client was told, or has made */
 
   /* Transmission. */
   struct list free, done, sending; /* of slots */
@@ -376,6 +384,7 @@ struct serve_options {
   bool is_vsock;
   const char *export;              /* -e; NULL: the only disk */
   bool is_read_only;
+  bool may_resize;                 /* --resize: clients may */
   const char *pidfile;
   unsigned threads;
   uint64_t cache_bytes;            /* 0: the engine's default */

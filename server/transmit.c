@@ -190,6 +190,13 @@ is_too_much (const struct connection *connection, const struct arrived *arrived)
   return arrived->payload > (connection->is_extended ? STORE_REQUEST_MAX : PAYLOAD_SKIP_MAX);
 }
 
+static bool
+is_about_nothing (const struct arrived *arrived)
+{
+  return arrived->length == 0 && arrived->command != NBD_CMD_FLUSH
+         && arrived->command != NBD_CMD_RESIZE;
+}
+
 /* Takes the request that begins the input.  -EAGAIN: it is not all there; another negative errno:
  * the connection is beyond help. */
 static int
@@ -218,8 +225,10 @@ take_request (struct connection *connection)
   if (slot->failure.error && arrived.payload > 0) {
     connection->incoming = slot;
     connection->skip = arrived.payload;
-  } else if (slot->failure.error || (arrived.length == 0 && slot->command != NBD_CMD_FLUSH)) {
+  } else if (slot->failure.error || is_about_nothing (&arrived)) {
     slot_finish (slot);
+  } else if (slot->command == NBD_CMD_RESIZE) {
+    resize_start (slot, arrived.offset);
   } else {
     accept_request (slot, &arrived);
   }

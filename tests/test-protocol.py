@@ -283,6 +283,76 @@ def test_depth_is_one_extent():
     assert c.ask(TRIM, 0, SIZE) == 0
 
 
+def resized(server, extended=False):
+    c = Wire(f"nbd+unix:///disk?socket={server.sock}")
+    if extended:
+        c.option(EXTENDED_HEADERS)
+    assert c.go()[-1][0] == ACK
+    assert c.flags & SEND_RESIZE
+    return c
+
+
+def test_resize():
+    for is_extended in (False, True):
+        own = Server({"disk": 1 * MIB}, "--resize").start()
+        c = resized(own, is_extended)
+        assert c.write(MIB - 4096, b"end." * 1024) == 0
+        assert c.write(MIB, b"beyond") == ENOSPC and c.ask(TRIM, MIB, 1) == EINVAL
+        # It grows: at once for others, too; those who negotiate later are told.
+        other = resized(own)
+        assert c.ask(RESIZE, 8 * MIB, 0) == 0
+        assert other.write(7 * MIB, b"other") == 0 and c.read(7 * MIB, 5) == b"other"
+        assert c.read(MIB - 4, 8) == b"end." + bytes(4)
+        assert resized(own).size == 8 * MIB
+        # It shrinks: not while others use it.
+        assert c.ask(RESIZE, 4 * MIB, 0) == EPERM
+        other.request(DISC, 0, 0)
+        other.is_closed()
+        while (error := c.ask(RESIZE, 4 * MIB, 0)) == EPERM:
+            pass
+        assert error == 0
+        # What was a part of it gets ENOSPC, what never was one the usual answer.
+        for command in (READ, WRITE_ZEROES, TRIM, CACHE):
+            assert c.ask(command, 4 * MIB - 1, 2) == ENOSPC, command
+            assert c.ask(command, 8 * MIB - 1, 2) == (ENOSPC if command == WRITE_ZEROES else EINVAL), command
+        assert c.write(7 * MIB, b"other") == ENOSPC
+        # It grows again, and nothing comes back.
+        assert c.ask(RESIZE, 8 * MIB, 0) == 0
+        assert c.read(7 * MIB, 5) == bytes(5)
+        assert c.write(7 * MIB, b"again") == 0
+        # It is no size; the size it has; the largest, and back.
+        for size in (0, 1, 4095, MIB + 512, 1 << 63, (1 << 64) - 4096):
+            assert c.ask(RESIZE, size, 0) == EINVAL, size
+        assert c.ask(RESIZE, 8 * MIB, 0) == 0
+        assert c.ask(RESIZE, (1 << 63) - 4096, 0) == 0 and c.ask(RESIZE, 8 * MIB, 0) == 0
+        assert c.ask(RESIZE, 8 * MIB, 0, NO_HOLE) == EINVAL
+        # Durable, without a FLUSH; and many in flight.
+        c.put(b"".join((extended_request if is_extended else request)(RESIZE, (i + 16) * MIB, 0) for i in range(20)))
+        assert [c.error() for _ in range(20)] == [0] * 20
+        assert c.ask(RESIZE, 16 * MIB, 0, FUA) == 0
+        own.kill()
+        own.start()
+        c = resized(own, is_extended)
+        assert c.size == 16 * MIB and c.read(7 * MIB, 5) == b"again"
+        # A client that is gone before the answer.
+        c.request(RESIZE, 32 * MIB, 0)
+        c.close()
+        own.stop()
+
+
+def test_resize_is_not_for_all():
+    c = Raw()
+    c.go()
+    assert not c.flags & SEND_RESIZE
+    assert c.ask(RESIZE, 2 * SIZE, 0) == EPERM
+    own = Server({"disk": MIB}, "--resize", "--readonly").start()
+    c = Wire(f"nbd+unix:///disk?socket={own.sock}")
+    c.go()
+    assert not c.flags & SEND_RESIZE and c.flags & READ_ONLY
+    assert c.ask(RESIZE, 2 * MIB, 0) == EPERM
+    own.stop()
+
+
 def test_vanish():
     # In the middle of the greeting, of an option, of a request, of a payload, and before the replies.
     for pieces in ([], [struct.pack(">QI", OPTION_MAGIC, GO)]):

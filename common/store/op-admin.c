@@ -101,7 +101,7 @@ admin_find (struct admin *admin)
   pthread_mutex_lock (&admin->store->disks_mutex);
   admin->disk = disk_find (admin->store, admin->name);
   pthread_mutex_unlock (&admin->store->disks_mutex);
-  if (admin->disk == NULL)
+  if (admin->disk == NULL || (admin->disk_id != 0 && admin->disk->id != admin->disk_id))
     return admin_fail (admin, -ENOENT, "there is no disk of this name");
   return OP_DONE;
 }

@@ -245,6 +245,7 @@ struct admin {
   enum admin_kind kind;
   char name[DISK_NAME_MAX + 1];
   char new_name[DISK_NAME_MAX + 1]; /* RENAME */
+  uint64_t disk_id;                 /* of NAME, -ENOENT if another disk has it; 0: whichever */
   uint64_t size;                    /* CREATE, RESIZE: bytes, multiple of BLOCK_SIZE */
   bool may_shrink;                  /* RESIZE */
   void (*done) (struct admin *admin);
