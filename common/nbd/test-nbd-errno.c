@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* test-nbd-errno.c - no errno of the engine leaves as a number that a client does not expect of
- * the command, and every text is one that all clients survive. */
+/* test-nbd-errno.c - no failure leaves as a number that a client does not expect of the command,
+ * and every text is one that all clients survive. */
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -14,6 +14,13 @@
 #include "nbd/nbd-errno.h"
 
 #define ERRNO_MAX 4095
+#define COMMANDS (NBD_CMD_COUNT + 1)   /* and one that there is not */
+
+static enum nbd_error
+error_of_errno (unsigned command, int number)
+{
+  return nbd_failure (command, nbd_cause_of_errno (-number)).error;
+}
 
 static void
 check_text (const char *text)
@@ -26,64 +33,42 @@ check_text (const char *text)
   assert_int_equal (text[length - 1], '.');
 }
 
-static void
-test_causes (void **state)
-{
-  static const enum nbd_error wanted[] = {
-    [NBD_CAUSE_UNKNOWN_COMMAND] = NBD_EINVAL,
-    [NBD_CAUSE_FLAGS] = NBD_EINVAL,
-    [NBD_CAUSE_PAYLOAD_TOO_LONG] = NBD_EINVAL,
-    [NBD_CAUSE_FLUSH_RANGE] = NBD_EINVAL,
-    [NBD_CAUSE_NO_CONTEXT] = NBD_EINVAL,
-    [NBD_CAUSE_READ_ONLY] = NBD_EPERM,
-    [NBD_CAUSE_SHUTDOWN] = NBD_ESHUTDOWN,
-  };
-
-  (void) state;
-  for (size_t i = 0; i < ARRAY_COUNT (wanted); i++) {
-    struct nbd_failure failure = nbd_failure_of_cause ((enum nbd_cause) i);
-
-    assert_int_equal (failure.error, wanted[i]);
-    check_text (failure.text);
-  }
-}
-
-/* The numbers of the protocol, and which command may get which. */
+/* The numbers of the protocol.  EOVERFLOW is for what cannot be split, ENOTSUP for FAST_ZERO. */
 static bool
-is_expected (enum nbd_command command, enum nbd_error error)
+is_expected (unsigned command, enum nbd_cause cause, enum nbd_error error)
 {
   switch ((int) error) {
   case 1: case 5: case 12: case 22: case 28: case 108:
     return true;
   case 75:
-    return command == NBD_CMD_READ;
+    return cause == NBD_CAUSE_TOO_LONG_TO_SPLIT;
   case 95:
-    return command == NBD_CMD_WRITE_ZEROES;
+    return command == NBD_CMD_WRITE_ZEROES && cause == NBD_CAUSE_NOT_FAST;
   default:
     return false;
   }
 }
 
 static void
-test_every_errno (void **state)
+test_every_cause (void **state)
 {
   (void) state;
-  for (unsigned command = 0; command < NBD_CMD_COUNT; command++) {
-    assert_int_equal (nbd_error_from_errno (command, 0), NBD_SUCCESS);
-    for (int number = 1; number <= ERRNO_MAX; number++) {
-      struct nbd_failure failure = nbd_failure_of_error (command, -number);
+  for (unsigned command = 0; command < COMMANDS; command++) {
+    assert_int_equal (nbd_failure (command, NBD_CAUSE_NONE).error, NBD_SUCCESS);
+    for (unsigned cause = NBD_CAUSE_NONE + 1; cause <= NBD_CAUSE_IO; cause++) {
+      struct nbd_failure failure = nbd_failure (command, cause);
 
-      assert_true (is_expected (command, failure.error));
-      assert_int_equal (failure.error, nbd_error_from_errno (command, -number));
+      assert_true (is_expected (command, cause, failure.error));
       check_text (failure.text);
     }
   }
 }
 
 static void
-test_known_errnos (void **state)
+test_every_errno (void **state)
 {
   static const struct { int number; enum nbd_error error; } known[] = {
+    { 0, NBD_SUCCESS },
     { EPERM, NBD_EPERM }, { EACCES, NBD_EPERM }, { EROFS, NBD_EPERM },
     { EIO, NBD_EIO }, { ENODEV, NBD_EIO }, { EUCLEAN, NBD_EIO }, { ETIMEDOUT, NBD_EIO },
     { ENOMEM, NBD_ENOMEM }, { EINVAL, NBD_EINVAL },
@@ -92,22 +77,36 @@ test_known_errnos (void **state)
   };
 
   (void) state;
-  for (unsigned command = 0; command < NBD_CMD_COUNT; command++)
+  for (unsigned command = 0; command < COMMANDS; command++) {
+    for (int number = 1; number <= ERRNO_MAX; number++)
+      assert_int_not_equal (error_of_errno (command, number), NBD_SUCCESS);
     for (size_t i = 0; i < ARRAY_COUNT (known); i++)
-      assert_int_equal (nbd_error_from_errno (command, -known[i].number), known[i].error);
-  assert_int_equal (nbd_error_from_errno (NBD_CMD_READ, -EOVERFLOW), NBD_EOVERFLOW);
-  assert_int_equal (nbd_error_from_errno (NBD_CMD_WRITE, -EOVERFLOW), NBD_EINVAL);
-  assert_int_equal (nbd_error_from_errno (NBD_CMD_WRITE_ZEROES, -EOPNOTSUPP), NBD_ENOTSUP);
-  assert_int_equal (nbd_error_from_errno (NBD_CMD_TRIM, -EOPNOTSUPP), NBD_EINVAL);
+      assert_int_equal (error_of_errno (command, known[i].number), known[i].error);
+  }
+  assert_int_equal (error_of_errno (NBD_CMD_WRITE_ZEROES, EOPNOTSUPP), NBD_ENOTSUP);
+  assert_int_equal (error_of_errno (NBD_CMD_TRIM, EOPNOTSUPP), NBD_EINVAL);
+}
+
+/* What reaches beyond the end is no space to those that bring data, and no such place to others. */
+static void
+test_beyond_end (void **state)
+{
+  (void) state;
+  for (unsigned command = 0; command < NBD_CMD_COUNT; command++) {
+    bool brings = command == NBD_CMD_WRITE || command == NBD_CMD_WRITE_ZEROES;
+
+    assert_int_equal (nbd_failure (command, NBD_CAUSE_BEYOND_END).error,
+                      brings ? NBD_ENOSPC : NBD_EINVAL);
+  }
 }
 
 int
 main (void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test (test_causes),
+    cmocka_unit_test (test_every_cause),
     cmocka_unit_test (test_every_errno),
-    cmocka_unit_test (test_known_errnos),
+    cmocka_unit_test (test_beyond_end),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);
