@@ -101,7 +101,13 @@ pool_grow (struct btree_pool *pool)
 int
 btree_pool_ensure (struct btree_pool *pool, unsigned changes)
 {
-  uint64_t wanted = (uint64_t) changes * BTREE_CHANGE_NODES + POOL_MARGIN;
+  return btree_pool_ensure_nodes (pool, (uint64_t) changes * BTREE_CHANGE_NODES);
+}
+
+int
+btree_pool_ensure_nodes (struct btree_pool *pool, uint64_t nodes)
+{
+  uint64_t wanted = nodes + POOL_MARGIN;
   bool ok = true;
 
   if (atomic_load_explicit (&pool->free_count, memory_order_relaxed) >= wanted)

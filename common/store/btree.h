@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* btree.h - copy-on-write B+trees of 16-byte entries, resident in memory.
  *
- * The base of the extent maps and of the catalogue.  A leaf in memory is its image
- * on the device (struct format_node, format.h); an inner node's image is made when it is written,
+ * The base of the extent maps, the catalogue and the table of shared runs.  A leaf in memory is
+ * its image on the device (struct format_node, format.h); an inner node's image is made when it is written,
  * from the pointers to its children.  Keys are the first words of the entries, unique,
  * ascending; what the words mean is the caller's.
  *
@@ -57,6 +57,8 @@ void btree_pool_destroy (struct btree_pool *pool);
  * as all that the trees do with the pool.  Cheap when the memory is there.  What is set aside is
  * shared by all threads; a margin above it covers what others take in the meantime. */
 int btree_pool_ensure (struct btree_pool *pool, unsigned changes);
+/* The same for many changes side by side, of which it is known how many NODES they can need. */
+int btree_pool_ensure_nodes (struct btree_pool *pool, uint64_t nodes);
 /* Nodes in use by all trees of the pool, frozen ones included: what metadata costs. */
 uint64_t btree_pool_nodes (const struct btree_pool *pool);
 uint64_t btree_pool_bytes (const struct btree_pool *pool);

@@ -50,15 +50,17 @@ enum frame_state { FRAME_FREE, FRAME_FILLING, FRAME_CLEAN, FRAME_DIRTY };
 
 enum frame_flags {               /* changed under the bucket's lock */
   FRAME_IS_ORPHAN = 1,           /* not in the index (any more) */
-  FRAME_HAS_TOKEN = 2,           /* dirty, its block is not mapped: it owns one reserved block */
+  FRAME_HAS_TOKEN = 2,           /* dirty, its block has no place of its own: it owns one reserved
+                                    block */
   FRAME_HAS_COPY = 4,            /* dirty, and the journal on the device holds a copy of this
                                     block, of this content or an older one */
   FRAME_IS_LOGGED = 8,           /* dirty, and the journal holds this content (implies HAS_COPY):
                                     FLUSH need not care */
   FRAME_IN_WRITEBACK = 16,       /* picked by write-back, not settled yet */
   FRAME_IN_COMMIT = 32,          /* part of the record being written */
-  FRAME_IS_UNMAPPED = 64,        /* dirty, and the map shows a hole: HAS_TOKEN, or write-back took
-                                    the token and has not settled yet */
+  FRAME_IS_UNMAPPED = 64,        /* dirty, and the map shows a hole, or a place that it shares:
+                                    HAS_TOKEN, or write-back took the token and has not settled
+                                    yet */
   FRAME_IS_DIRTY = 128,          /* dirty and in the index, as the state says */
 };
 
@@ -247,7 +249,7 @@ uint32_t cache_collect (struct cache *cache, struct cache_disk *disk, enum colle
 /* Under the range lock: still the current frame of its block? (a TRIM may have dropped it, a write
  * replaced it) */
 bool cache_is_current (struct frame *frame);
-/* Takes the frame's token (true) to allocate with; it was mapped, or dropped: false. */
+/* Takes the frame's token (true) to allocate with; it has a place, or was dropped: false. */
 bool cache_take_token (struct cache *cache, struct frame *frame);
 /* A failed write-back gives a token back to whatever frame is dirty for this block now; false:
  * none is, caller unreserves. */

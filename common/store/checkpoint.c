@@ -4,8 +4,10 @@
  *
  *   let the next record begin the other half
  *   write back all blocks whose copy lies in the old half
- *   with the gate closed: freeze all maps that have changed, note the tail's end (the position)
- *   write the new nodes, both copies, children before parents; the disks' nodes; the catalogue
+ *   with the gate closed: freeze all maps that have changed, and the table of shared runs, note the
+ *     tail's end (the position)
+ *   write the new nodes, both copies, children before parents; the disks' nodes; the table; the
+ *     catalogue
  *   flush; write the superblock; flush; write its second copy
  *   the old half is free; so is what only the old state used
  *
@@ -79,6 +81,7 @@ checkpoint_begin (struct store *store, enum checkpoint_kind kind)
   checkpoint->error = 0;
   checkpoint->commit.error = 0;
   checkpoint->is_metadata_full = false;
+  checkpoint->is_shared_frozen = false;
   checkpoint->is_catalogue_frozen = checkpoint->is_writer_active = false;
   checkpoint->node_count = 0;
 }
@@ -170,6 +173,7 @@ checkpoint_freeze (struct store *store)
     checkpoint_freeze_disk (checkpoint, container_of (link, struct disk, link));
   superblock->next_disk_id = to_le64 (atomic_load (&store->next_disk_id));
   pthread_mutex_unlock (&store->disks_mutex);
+  checkpoint->is_shared_frozen = space_freeze_shared (store->space);
   pthread_rwlock_unlock (&store->gate);
 
   superblock->sequence = to_le64 (from_le64 (superblock->sequence) + 1);
@@ -188,7 +192,7 @@ checkpoint_freeze (struct store *store)
     memset (superblock->arena_id, 0, sizeof superblock->arena_id);
 
   checkpoint->disk = NULL;
-  checkpoint->is_catalogue_frozen = checkpoint->is_writer_active = false;
+  checkpoint->has_maps = checkpoint->is_catalogue_frozen = checkpoint->is_writer_active = false;
   checkpoint->stage = CHECKPOINT_GATHER;
   return OP_MORE;
 }
@@ -285,8 +289,31 @@ checkpoint_freeze_catalogue (struct store *store)
   checkpoint_start_writer (store, &store->catalogue, KIND_CATALOGUE_LEAF, KIND_CATALOGUE_INNER, 0);
 }
 
-/* The next node to be written: the maps of the frozen disks, each followed by its
- * disk's node, then the catalogue.
+/* Begins the tree after the one that has been written: the maps of the frozen disks, the table of
+ * shared runs, the catalogue. */
+static void
+checkpoint_next_tree (struct store *store)
+{
+  struct checkpoint *checkpoint = &store->keeper.checkpoint;
+
+  if (!checkpoint->has_maps) {
+    checkpoint->disk = checkpoint_next_disk (checkpoint, checkpoint->disk);
+    checkpoint->has_maps = checkpoint->disk == NULL;
+    if (checkpoint->disk != NULL) {
+      checkpoint_start_writer (store, &checkpoint->disk->map.tree, KIND_MAP_LEAF, KIND_MAP_INNER,
+                               checkpoint->disk->id);
+      return;
+    }
+    if (checkpoint->is_shared_frozen) {
+      checkpoint_start_writer (store, space_shared_tree (store->space), KIND_SHARED_LEAF,
+                               KIND_SHARED_INNER, 0);
+      return;
+    }
+  }
+  checkpoint_freeze_catalogue (store);
+}
+
+/* The next node to be written; each map is followed by its disk's node.
  * False: that was all, or an error (checkpoint->error). */
 static bool
 checkpoint_next_node (struct store *store, void *image, uint64_t *place)
@@ -294,25 +321,16 @@ checkpoint_next_node (struct store *store, void *image, uint64_t *place)
   struct checkpoint *checkpoint = &store->keeper.checkpoint;
 
   for (;;) {
-    struct disk *disk = checkpoint->disk;
-
     if (checkpoint->is_writer_active && btree_writer_next (&checkpoint->writer, image, place))
       return !checkpoint->is_metadata_full;
-    if (checkpoint->is_metadata_full)
+    if (checkpoint->is_metadata_full || checkpoint->is_catalogue_frozen)
       return false;
-    if (checkpoint->is_catalogue_frozen)
-      return false;
-    if (checkpoint->is_writer_active && disk != NULL) {
+    if (checkpoint->is_writer_active && checkpoint->disk != NULL) {
       /* Its map is complete. */
       checkpoint->is_writer_active = false;
-      return checkpoint_disk_node (store, disk, image, place);
+      return checkpoint_disk_node (store, checkpoint->disk, image, place);
     }
-    checkpoint->disk = checkpoint_next_disk (checkpoint, disk);
-    if (checkpoint->disk != NULL)
-      checkpoint_start_writer (store, &checkpoint->disk->map.tree, KIND_MAP_LEAF, KIND_MAP_INNER,
-                               checkpoint->disk->id);
-    else
-      checkpoint_freeze_catalogue (store);
+    checkpoint_next_tree (store);
   }
 }
 
@@ -445,6 +463,8 @@ checkpoint_flushed (struct store *store, struct op *op)
   if (!checkpoint_ios_ok (store, "flushing metadata"))
     return OP_MORE;
   btree_frozen_root (&store->catalogue, &checkpoint->superblock->catalogue);
+  if (checkpoint->is_shared_frozen)
+    btree_frozen_root (space_shared_tree (store->space), &checkpoint->superblock->shared);
   checkpoint->stage = CHECKPOINT_SUPERBLOCK;
   checkpoint_submit_superblock (store, op, 0);
   return OP_WAIT;
@@ -482,6 +502,9 @@ checkpoint_thaw (struct store *store, bool is_durable)
       atomic_store (&disk->is_changed, true);
     }
   }
+  if (checkpoint->is_shared_frozen)
+    space_thaw_shared (store->space, is_durable);
+  checkpoint->is_shared_frozen = false;
   if (checkpoint->is_catalogue_frozen)
     btree_thaw (&store->catalogue, is_durable, checkpoint_free_node, store);
   checkpoint->is_catalogue_frozen = false;

@@ -157,6 +157,14 @@ disk_note_position (struct disk *disk, uint64_t position)
   atomic_store (&disk->is_changed, true);
 }
 
+int
+disk_reserve_changes (struct disk *disk, unsigned changes, uint64_t runs)
+{
+  int error = extent_map_reserve (&disk->map, changes);
+
+  return error != 0 ? error : space_reserve_changes (disk->store->space, runs, false);
+}
+
 void
 disk_space_free (void *store, uint64_t place, uint64_t length)
 {

@@ -221,7 +221,8 @@ keeper_tick (struct store *store)
    * free is free.  What a deleted disk had is in no item, and waits for a commit nevertheless. */
   space_get_counts (store->space, &counts);
   keeper->commit_wanted
-    = journal_start (&store->journal) < keeper->tick_position || counts.pending > 0;
+    = journal_start (&store->journal) < keeper->tick_position || counts.pending > 0
+      || counts.unshared > 0;
   keeper->tick_position = journal_end (&store->journal);
   if (keeper->backoff_ticks > 0)
     keeper->backoff_ticks--;
@@ -390,7 +391,7 @@ keeper_free_dying (struct store *store)
     return true;
   if (dying == NULL)
     return false;
-  if (extent_map_reserve (&dying->map, 2) != 0)
+  if (disk_reserve_changes (dying, 2, KEEPER_DYING_EXTENTS) != 0)
     return false;
   pthread_rwlock_rdlock (&store->gate);
   extent_map_clear (&dying->map, 0, DISK_SIZE_MAX / BLOCK_SIZE, KEEPER_DYING_EXTENTS,

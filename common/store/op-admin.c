@@ -334,7 +334,7 @@ admin_clear (struct admin *admin)
   uint64_t left = DISK_SIZE_MAX / BLOCK_SIZE - admin->at;
 
   if (left > 0) {
-    if (extent_map_reserve (&disk->map, 2) != 0)
+    if (disk_reserve_changes (disk, 2, ZERO_STEP_EXTENTS) != 0)
       return admin_fail (admin, -ENOMEM, "there is not enough memory; what lies beyond the new"
                                          " end is freed when the store is opened next");
     pthread_rwlock_rdlock (&store->gate);

@@ -248,24 +248,25 @@ write_edge_read (struct request *request)
   return OP_MORE;
 }
 
-/* How many blocks of the window need space promised: those without a mapping, and if EXACT,
- * without a dirty frame, which has its own promise. */
+/* Notes which of EXTENT's blocks need space promised; how many. */
 static uint64_t
-write_needs (struct request *request, bool exact)
+write_needs_extent (struct request *request, const struct extent *extent, bool exact)
 {
   struct fill *fill = request->fill;
   struct cache *cache = request->disk->store->cache;
-  uint64_t first = request_first_block (request) + request->at, needs = 0;
+  uint64_t end = extent->block + extent->length, needs = 0;
+  struct extent part = *extent;
 
-  fill->extent_count = extent_map_scan (&request->disk->map, first, write_left (request),
-                                        fill->extents, ARRAY_COUNT (fill->extents));
-  for (unsigned e = 0; e < fill->extent_count; e++) {
-    const struct extent *extent = &fill->extents[e];
-    for (uint64_t i = 0; i < extent->length; i++) {
-      bool needs_space = extent->state == EXTENT_HOLE;
+  for (; part.block < end; part.block += part.length, part.place += part.length) {
+    bool goes_elsewhere;
+
+    part.length = end - part.block;
+    goes_elsewhere = store_needs_space (request->disk->store, &part);
+    for (uint64_t block = part.block; block < part.block + part.length; block++) {
+      bool needs_space = goes_elsewhere;
 
       if (needs_space && exact) {
-        struct frame *frame = cache_peek (cache, request->disk->id, extent->block + i);
+        struct frame *frame = cache_peek (cache, request->disk->id, block);
 
         if (frame != NULL) {
           needs_space = atomic_load (&frame->state) != FRAME_DIRTY;
@@ -273,10 +274,25 @@ write_needs (struct request *request, bool exact)
         }
       }
       /* Only what is counted may take one of the tokens. */
-      fill->needs_space[extent->block + i - fill->range.first] = needs_space;
+      fill->needs_space[block - fill->range.first] = needs_space;
       needs += needs_space;
     }
   }
+  return needs;
+}
+
+/* How many blocks of the window need space promised: those that cannot be written where they are
+ * mapped, and if EXACT, that have no dirty frame, which has its own promise. */
+static uint64_t
+write_needs (struct request *request, bool exact)
+{
+  struct fill *fill = request->fill;
+  uint64_t first = request_first_block (request) + request->at, needs = 0;
+
+  fill->extent_count = extent_map_scan (&request->disk->map, first, write_left (request),
+                                        fill->extents, ARRAY_COUNT (fill->extents));
+  for (unsigned e = 0; e < fill->extent_count; e++)
+    needs += write_needs_extent (request, &fill->extents[e], exact);
   return needs;
 }
 
@@ -324,7 +340,8 @@ write_publish_blocks (struct request *request, uint64_t *tokens)
   return OP_DONE;
 }
 
-/* Without space: what was freed may be usable after a commit.  The lock is given up while waiting:
+/* Without space: what was freed may be usable after a commit, and what has lost its other owners
+ * may be written in place.  The lock is given up while waiting:
  * the commit may need write-back of this very range, behind a TRIM that waits for us. */
 static enum op_next
 write_no_space (struct request *request)
@@ -335,12 +352,12 @@ write_no_space (struct request *request)
 
   write_unlock (request);
   space_get_counts (store->space, &counts);
-  if ((counts.pending == 0 && counts.discarding == 0)
+  if ((counts.pending == 0 && counts.discarding == 0 && counts.unshared == 0)
       || request->retries++ == WRITE_RETRIES_MAX)
     return write_fail (request, -ENOSPC);
   op->stage = WRITE_LOCK;
   op_expect (op);
-  if (counts.pending == 0 && keeper_wait_discard (store, &op->waiter))
+  if (counts.pending == 0 && counts.unshared == 0 && keeper_wait_discard (store, &op->waiter))
     return OP_WAIT;
   request->fill->commit = (struct commit_request) { .disk = NULL };
   commit_join (store, &request->fill->commit, op);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* op-zero.c - TRIM and WRITE_ZEROES: the range reads as zeros, and its space is given back (TRIM,
- * WRITE_ZEROES), or taken and kept (NO_HOLE).  Stands for:
+ * WRITE_ZEROES), or taken and kept (NO_HOLE).  Blocks that a clone shares lose an owner; with
+ * NO_HOLE they get a place of their own.  Stands for:
  *
  *   write zeros into the partly covered blocks at the edges (TRIM leaves them
  *     alone), unless they read as zeros already
@@ -222,7 +223,7 @@ zero_step (struct request *request)
     op->stage = op->error == 0 && (request->flags & REQUEST_FUA) ? ZERO_SYNC : ZERO_END;
     return OP_MORE;
   }
-  op->error = extent_map_reserve (&request->disk->map, ZERO_CHANGES);
+  op->error = disk_reserve_changes (request->disk, ZERO_CHANGES, ZERO_STEP_EXTENTS);
   if (op->error != 0) {
     op->stage = ZERO_END;
     return OP_MORE;
@@ -299,8 +300,8 @@ zero_set_unwritten (struct disk *disk, const struct extent *extent)
   extent_map_set (&disk->map, extent, disk_space_free, store);
 }
 
-/* Gives a hole space, at most *EXTENTS runs; how many blocks were done, or negative
- * errno if there is not enough. */
+/* Gives a hole, or what shares its place with others, space of its own, at most *EXTENTS runs; how
+ * many blocks were done, or negative errno if there is not enough. */
 static int64_t
 zero_allocate (struct disk *disk, const struct extent *hole, unsigned *extents)
 {
@@ -339,42 +340,53 @@ zero_retire (struct disk *disk, uint64_t block, uint64_t length)
   return 1;
 }
 
-/* Makes the step unwritten, hole or not.  Returns how many blocks are done, or
- * negative errno; *BYTES of items. */
+/* Makes EXTENT, or its first part, unwritten, hole or not, with at most *ITEMS items.  Returns how
+ * many blocks are done, or negative errno. */
+static int64_t
+zero_keep_extent (struct disk *disk, struct extent extent, unsigned *items, struct list *wake)
+{
+  bool needs_space = store_needs_space (disk->store, &extent);
+
+  /* Dirty frames over unwritten or no extents have nothing to be logged but their
+   * copies in the journal. */
+  *items -= zero_retire (disk, extent.block, extent.length);
+  zero_drop (disk, extent.block, extent.length, wake);
+  if (needs_space)
+    return zero_allocate (disk, &extent, items);
+  if (extent.state == EXTENT_WRITTEN) {
+    extent.state = EXTENT_UNWRITTEN;
+    zero_set_unwritten (disk, &extent);
+    --*items;
+  }
+  return extent.length;
+}
+
+/* Makes the step unwritten.  Returns how many blocks are done, or negative errno; *BYTES of
+ * items. */
 static int64_t
 zero_keep (struct disk *disk, struct fill *fill, uint64_t block, uint64_t length, uint64_t *bytes,
            struct list *wake)
 {
-  unsigned items = 2 * ZERO_KEEP_EXTENTS;
-  uint64_t done = 0;
+  unsigned items = 2 * ZERO_KEEP_EXTENTS, e = 0;
+  int64_t done = 0, part;
   unsigned count
     = extent_map_scan (&disk->map, block, length, fill->extents, ZERO_KEEP_EXTENTS / 2);
 
-  for (unsigned e = 0; e < count && items > 1; e++) {
-    struct extent extent = fill->extents[e];
+  /* At most two items are needed to go on. */
+  while (e < count && items > 1) {
+    struct extent *extent = &fill->extents[e];
 
-    /* Dirty frames over unwritten or no extents have nothing to be logged but their
-     * copies in the journal. */
-    items -= zero_retire (disk, extent.block, extent.length);
-    zero_drop (disk, extent.block, extent.length, wake);
-    if (extent.state == EXTENT_HOLE) {
-      int64_t allocated = zero_allocate (disk, &extent, &items);
-
-      if (allocated < 0) {
-        *bytes = (2 * ZERO_KEEP_EXTENTS - items) * JOURNAL_RANGE_ITEM;
-        return allocated;
-      }
-      done += allocated;
-      if ((uint64_t) allocated < extent.length)
-        break;
-      continue;
+    part = zero_keep_extent (disk, *extent, &items, wake);
+    if (part < 0) {
+      done = part;
+      break;
     }
-    if (extent.state == EXTENT_WRITTEN) {
-      extent.state = EXTENT_UNWRITTEN;
-      zero_set_unwritten (disk, &extent);
-      items--;
-    }
-    done += extent.length;
+    done += part;
+    extent->block += part;
+    extent->length -= part;
+    if (extent->state != EXTENT_HOLE)
+      extent->place += part;
+    e += extent->length == 0;
   }
   *bytes = (2 * ZERO_KEEP_EXTENTS - items) * JOURNAL_RANGE_ITEM;
   return done;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* recovery-load.c - what the device says: the newest valid superblock, the
- * catalogue, the disks, their maps.
+ * catalogue, the disks, their maps, the table of shared runs.
  * Only reads; everything is checked before it is used, and what does not make sense is named.
  */
 #include <errno.h>
@@ -229,6 +229,23 @@ recovery_load_tree (struct recovery_read *read, struct btree *tree,
                                   " tells more",
                read->what);
   return error;
+}
+
+/* --- shared runs --- */
+
+int
+recovery_load_shared (struct store *store, struct queue *queue, char **error)
+{
+  struct recovery_read read = {
+    .store = store, .queue = queue, .what = "the table of shared blocks", .error = error,
+  };
+  int result = recovery_load_tree (&read, space_shared_tree (store->space),
+                                   &store->superblock.shared, KIND_SHARED_LEAF, KIND_SHARED_INNER);
+
+  if (result == 0 && !space_check_table (store->space))
+    result = error_set (error, -EUCLEAN, "damaged: the runs in %s make no sense; lacuna check tells"
+                        " more", read.what);
+  return result;
 }
 
 /* --- disks --- */

@@ -111,6 +111,13 @@ recovery_sort_disks (struct store *store)
   list_splice (&store->disks, &sorted);
 }
 
+/* As an extent_unmapped: what is not mapped any more has one owner less. */
+static void
+recovery_unmapped (void *store, uint64_t place, uint64_t length)
+{
+  space_table_release (((struct store *) store)->space, place, length, NULL, NULL, NULL);
+}
+
 /* What deleted disks and shrunk ends still map is free: RESIZE and DELETE are in the journal as one
  * item, and the extents were being freed when the process ended. */
 static int
@@ -123,9 +130,10 @@ recovery_clear_beyond (struct store *store, char **error)
 
     if (beyond == 0 || extent_map_mapped_in (&disk->map, end, beyond) == 0)
       continue;
-    if (extent_map_reserve (&disk->map, 1) != 0)
+    if (extent_map_reserve (&disk->map, 1) != 0
+        || space_reserve_changes (store->space, extent_map_extents (&disk->map), false) != 0)
       return error_set (error, -ENOMEM, "there is not enough memory for its metadata");
-    extent_map_clear (&disk->map, end, beyond, UINT32_MAX, NULL, NULL);
+    extent_map_clear (&disk->map, end, beyond, UINT32_MAX, recovery_unmapped, store);
     atomic_store (&disk->is_changed, true);
   }
   return 0;
@@ -141,7 +149,10 @@ recovery_mark_extent (void *arg, const struct extent *extent)
 
   if (extent->state == EXTENT_WRITTEN && extent->place + extent->length > store->length)
     return -ENXIO;
-  return space_mark_used (store->space, extent->place, extent->length) ? 0 : -EUCLEAN;
+  return space_mark_used (store->space, extent->place, extent->length)
+             || space_mark_shared (store->space, extent->place, extent->length)
+           ? 0
+           : -EUCLEAN;
 }
 
 static void
@@ -153,15 +164,20 @@ recovery_mark_node (void *arg, uint64_t place)
     store->is_marking_wrong = true;
 }
 
-/* What only the arena's tail has freed: in use by the state on the device, free
- * when the tail is durable. */
+/* What only the arena's tail has freed: in use by the state on the device, free when the tail is
+ * durable.  Likewise what it has left with one owner, which is private then. */
 static bool
 recovery_free_pending (struct store *store, const struct replay *replay)
 {
   for (size_t i = 0; i < replay->freed_count; i++) {
-    if (!space_mark_used (store->space, replay->freed[i].place, replay->freed[i].length))
+    const struct replay_run *run = &replay->freed[i];
+
+    if (run->is_unshared)
+      space_mark_unshared (store->space, run->place, run->length);
+    else if (!space_mark_used (store->space, run->place, run->length))
       return false;
-    space_free (store->space, replay->freed[i].place, replay->freed[i].length);
+    else
+      space_free (store->space, run->place, run->length);
   }
   return true;
 }
@@ -172,6 +188,7 @@ static int
 recovery_mark_nodes (struct store *store, char **error)
 {
   btree_visit_places (&store->catalogue, recovery_mark_node, store);
+  btree_visit_places (space_shared_tree (store->space), recovery_mark_node, store);
   list_for_each (link, &store->disks) {
     struct disk *disk = container_of (link, struct disk, link);
 
@@ -184,11 +201,14 @@ recovery_mark_nodes (struct store *store, char **error)
   return 0;
 }
 
-/* After replay: the extents. */
+/* After replay: the extents.  How often each block is referred to must be what the table of shared
+ * runs says, which was replayed as the maps were. */
 static int
 recovery_mark_extents (struct store *store, const struct replay *replay, bool was_clean,
                        char **error)
 {
+  struct space_owners wrong;
+
   list_for_each (link, &store->disks) {
     struct disk *disk = container_of (link, struct disk, link);
     int result = extent_map_check (&disk->map, UINT64_MAX, recovery_mark_extent, store);
@@ -197,9 +217,14 @@ recovery_mark_extents (struct store *store, const struct replay *replay, bool wa
       return error_set (error, -EUCLEAN, "damaged: the store is shorter than it was: data of disk"
                         " %s lies beyond its end", disk->name);
     if (result != 0)
-      return error_set (error, -EUCLEAN, "damaged: an extent of disk %s lies outside of the store,"
-                        " or where another one lies; lacuna check tells more", disk->name);
+      return error_set (error, -EUCLEAN, "damaged: an extent of disk %s lies outside of the store;"
+                        " lacuna check tells more", disk->name);
   }
+  if (!space_check_owners (store->space, &wrong))
+    return error_set (error, -EUCLEAN, "damaged: %" PRIu64 " blocks at %" PRIu64 " of the store"
+                      " belong to %" PRIu32 " extents, not %" PRIu32 " as the table of shared"
+                      " blocks says; lacuna check tells more",
+                      wrong.length, wrong.place, wrong.found, wrong.expected);
   if (!recovery_free_pending (store, replay))
     return error_set (error, -EUCLEAN, "damaged: the arena frees blocks that are in use");
   if (!was_clean)
@@ -221,7 +246,7 @@ recovery_create_space (struct store *store, char **error)
                      store->device_info.length_max),
   };
 
-  store->space = space_create (&geometry);
+  store->space = space_create (&geometry, store->pool);
   return store->space != NULL
            ? 0
            : error_set (error, -ENOMEM, "there is not enough memory for its space map");
@@ -384,7 +409,7 @@ recovery_adopt (struct store *store, char **error)
     }
     cache_adopt (store->cache, &disk->cache, header->block, indexes[i], header->version);
   }
-  /* Promises: dirty blocks that are not mapped. */
+  /* Promises: dirty blocks that cannot be written where they are mapped. */
   for (uint32_t i = 0; i < count; i++) {
     struct arena_frame *header = &arena->frames[indexes[i]];
     struct disk *disk = disk_find_id (store, atomic_load (&header->disk));
@@ -393,7 +418,7 @@ recovery_adopt (struct store *store, char **error)
     if (disk == NULL)
       continue;             /* an older frame of a block that has a newer one */
     extent_map_lookup (&disk->map, header->block, 1, &extent);
-    if (extent.state == EXTENT_HOLE) {
+    if (store_needs_space (store, &extent)) {
       space_reserve_again (store->space, 1);
       cache_mark_token (store->cache, &disk->cache, header->block);
     }
@@ -531,6 +556,8 @@ recovery_load (struct store *store, const struct store_options *options, struct 
   result = recovery_create_space (store, error);
   if (result == 0)
     result = recovery_load_disks (store, replay->queue, error);
+  if (result == 0)
+    result = recovery_load_shared (store, replay->queue, error);
   if (result == 0)
     result = recovery_mark_nodes (store, error);
   if (result == 0)

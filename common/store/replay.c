@@ -62,19 +62,17 @@ replay_keep (struct replay *replay, uint64_t disk, uint64_t block, const uint8_t
 
 /* --- items --- */
 
-/* A run that an item unmapped.  What a record of the journal unmaps is free; what only the arena's
- * tail unmaps is still mapped on the device, and gets no new owner before the tail is durable
- * (recovery_free_pending). */
+/* What a record of the journal frees is free.  What only the arena's tail frees still has its owner
+ * on the device, and gets no new one, nor is private if it is left with one, before the tail is
+ * durable (recovery_free_pending). */
 static void
-replay_unmapped (void *arg, uint64_t place, uint64_t length)
+replay_note_run (struct replay *replay, uint64_t place, uint64_t length, bool is_unshared)
 {
-  struct replay *replay = arg;
-
   if (!replay->is_tail)
     return;
   if (replay->freed_count == replay->freed_max) {
     size_t max = MAX (256, replay->freed_max * 2);
-    struct extent *freed = realloc (replay->freed, max * sizeof *freed);
+    struct replay_run *freed = realloc (replay->freed, max * sizeof *freed);
 
     if (freed == NULL) {
       replay->is_out_of_memory = true;
@@ -83,7 +81,40 @@ replay_unmapped (void *arg, uint64_t place, uint64_t length)
     replay->freed = freed;
     replay->freed_max = max;
   }
-  replay->freed[replay->freed_count++] = (struct extent) { .place = place, .length = length };
+  replay->freed[replay->freed_count++] = (struct replay_run) { place, length, is_unshared };
+}
+
+static void
+replay_freed (void *replay, uint64_t place, uint64_t length)
+{
+  replay_note_run (replay, place, length, false);
+}
+
+static void
+replay_unshared (void *replay, uint64_t place, uint64_t length)
+{
+  replay_note_run (replay, place, length, true);
+}
+
+/* A run that an item unmapped has one owner less. */
+static void
+replay_unmapped (void *arg, uint64_t place, uint64_t length)
+{
+  struct replay *replay = arg;
+
+  space_table_release (replay->store->space, place, length, replay_freed, replay_unshared, replay);
+}
+
+/* Memory for a change of a disk's map, and what comes of it in the table of shared runs. */
+static int
+replay_reserve (struct replay *replay, struct disk *disk, uint64_t length)
+{
+  uint64_t runs = MIN (length, extent_map_extents (&disk->map));
+
+  if (extent_map_reserve (&disk->map, 1) != 0
+      || space_reserve_changes (replay->store->space, runs, false) != 0)
+    return error_set (replay->error, -ENOMEM, "there is not enough memory for its metadata");
+  return 0;
 }
 
 static int
@@ -122,8 +153,8 @@ replay_map (struct replay *replay, struct disk *disk, const struct format_item *
       || extent.place > PLACE_MAX - extent.length
       || (extent.state != EXTENT_WRITTEN && extent.state != EXTENT_UNWRITTEN))
     return replay_bad_item (replay, "a mapping");
-  if (extent_map_reserve (&disk->map, 1) != 0)
-    return error_set (replay->error, -ENOMEM, "there is not enough memory for its metadata");
+  if (replay_reserve (replay, disk, extent.length) != 0)
+    return -ENOMEM;
   extent_map_set (&disk->map, &extent, replay_unmapped, replay);
   return 0;
 }
@@ -135,8 +166,8 @@ replay_unmap (struct replay *replay, struct disk *disk, uint64_t block, uint64_t
     return replay_bad_item (replay, "an unmapping");
   if (length == 0)
     return 0;
-  if (extent_map_reserve (&disk->map, 1) != 0)
-    return error_set (replay->error, -ENOMEM, "there is not enough memory for its metadata");
+  if (replay_reserve (replay, disk, length) != 0)
+    return -ENOMEM;
   extent_map_clear (&disk->map, block, length, UINT32_MAX, replay_unmapped, replay);
   return 0;
 }

@@ -232,6 +232,17 @@ group_free_at (const struct space *space, uint64_t number, uint32_t start, uint3
 }
 
 uint32_t
+group_busy_at (const struct space *space, uint64_t number, uint32_t start, uint32_t max)
+{
+  const struct group *group = &space->groups[number];
+  uint32_t end = MIN (group_data_end (space, number), start + max);
+
+  if (group->busy == NULL)
+    return group->free > 0 ? 0 : end - start;
+  return bits_next (group->busy, start, end, false) - start;
+}
+
+uint32_t
 group_held_at (const struct space *space, uint64_t number, uint32_t start, uint32_t max)
 {
   const struct group *group = &space->groups[number];

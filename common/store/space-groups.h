@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* space-groups.h - the groups of a store: bitmaps, and what is known about them without looking.
  *
- * Private to space.c and space-groups.c, which tell of reservations, batches and policy, and of
- * single groups.
+ * Private to space.c, space-groups.c and space-shared.c, which tell of reservations, batches and
+ * policy, of single groups, and of blocks with several owners.
  * All under the mutex of struct space.
  */
 #ifndef LACUNA_SPACE_GROUPS_H
 #define LACUNA_SPACE_GROUPS_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "store/space.h"
 
-/* Places of runs that were freed and whose batch is not released yet, in the order of their
- * batches. */
+/* Runs that were freed, or lost an owner, and whose batch is not released yet, in the order of
+ * their batches. */
 struct pending_run {
   uint64_t place;
   uint64_t length;
   uint64_t batch;
+  bool is_unshared;            /* in use, but not private before that */
 };
 
-#define PENDING_RUNS 169
+#define PENDING_RUNS 127
 
 struct pending_chunk {
   struct pending_chunk *next;
@@ -41,6 +43,14 @@ struct group {
   uint32_t next;               /* where the last allocation ended */
   uint32_t nodes_used;
   bool is_refused;             /* the host refused a discard: not tried before something is freed */
+};
+
+/* A number for each run of blocks; all that are in none have the number `base`.  Neighbouring runs
+ * have different ones.  Entries as those of a shared leaf (format.h). */
+struct run_numbers {
+  struct btree tree;
+  uint32_t base;
+  uint64_t blocks;             /* in runs */
 };
 
 #define STREAM_SLOTS 64
@@ -64,6 +74,11 @@ struct space {
   uint64_t nodes_used;
   uint64_t end;
   bool has_logged;             /* that memory was short */
+  struct run_numbers shared;   /* owners, where there are several */
+  struct run_numbers unshared; /* batches that must be durable before a block is private */
+  struct run_numbers seen;     /* opening: owners marked so far */
+  bool is_shared_changed;      /* `shared` is not as written last */
+  _Atomic uint64_t special;    /* runs in shared and unshared; changed under the mutex */
 };
 
 /* The group of a place, and where in it. */
@@ -95,8 +110,9 @@ void group_close (struct space *space, uint64_t number);
 
 /* Held ones from START on, at most MAX. */
 uint32_t group_held_at (const struct space *space, uint64_t number, uint32_t start, uint32_t max);
-/* Free blocks from START on, at most MAX. */
+/* Free blocks from START on, at most MAX; and those that are not. */
 uint32_t group_free_at (const struct space *space, uint64_t number, uint32_t start, uint32_t max);
+uint32_t group_busy_at (const struct space *space, uint64_t number, uint32_t start, uint32_t max);
 /* Finds WANTED free blocks in a row, from where the last allocation ended, those that the host
  * holds first (or IS_HELD: only those).  False: there are not so many; `longest` is exact then. */
 bool group_find (struct space *space, uint64_t number, uint32_t wanted, bool is_held,
@@ -114,5 +130,22 @@ bool group_is_busy (const struct space *space, uint64_t number, uint32_t start, 
 
 /* Counts and CHECKs. */
 void group_verify (const struct space *space, uint64_t number);
+
+/* --- space-shared.c, under the mutex --- */
+void shared_init (struct space *space, struct btree_pool *pool);
+/* One owner less for each block; FREED and UNSHARED (may be NULL) as for space_table_release. */
+void shared_release (struct space *space, uint64_t place, uint64_t length, space_run *freed,
+                     space_run *unshared, void *arg);
+/* Opening: a run that is marked is marked once more; false: no memory. */
+bool seen_again (struct space *space, uint64_t place, uint64_t length);
+/* A batch in which a run lost an owner began, or is durable. */
+void unshared_change (struct space *space, uint64_t place, uint64_t length, int change);
+void shared_verify (const struct space *space);
+
+/* --- space.c --- */
+/* A pending run of the current batch; false: no memory. */
+bool pending_add (struct space *space, uint64_t place, uint64_t length, bool is_unshared);
+/* A node's place is free. */
+void node_release (struct space *space, uint64_t place);
 
 #endif

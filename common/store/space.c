@@ -41,7 +41,7 @@ space_measure (struct space *space)
 }
 
 struct space *
-space_create (const struct space_geometry *geometry)
+space_create (const struct space_geometry *geometry, struct btree_pool *pool)
 {
   struct space *space = calloc (1, sizeof *space);
 
@@ -59,6 +59,7 @@ space_create (const struct space_geometry *geometry)
   space->end = geometry->first_data;
   for (unsigned i = 0; i < STREAM_SLOTS; i++)
     space->streams[i] = NO_GROUP;
+  shared_init (space, pool);
   space_measure (space);
   return space;
 }
@@ -87,6 +88,8 @@ space_get_counts (struct space *space, struct space_counts *counts)
 {
   pthread_mutex_lock (&space->mutex);
   *counts = space->counts;
+  counts->shared = space->shared.blocks;
+  counts->unshared = space->unshared.blocks;
   pthread_mutex_unlock (&space->mutex);
 }
 
@@ -125,6 +128,16 @@ space_open_enough (struct space *space, uint64_t needed)
   return true;
 }
 
+/* Free -> used, of an open group. */
+static void
+mark_run (struct space *space, uint64_t number, uint32_t start, uint32_t length)
+{
+  group_take (space, number, start, length);
+  space_open_enough (space, space->counts.reserved);
+  space->counts.used += length;
+  space->end = MAX (space->end, number * space->geometry.group_blocks + start + length);
+}
+
 bool
 space_mark_used (struct space *space, uint64_t place, uint64_t length)
 {
@@ -142,11 +155,34 @@ space_mark_used (struct space *space, uint64_t place, uint64_t length)
         log_error ("Out of memory for the map of free space.");
     }
   }
-  if (ok) {
-    group_take (space, number, start, length);
-    space_open_enough (space, space->counts.reserved);
-    space->counts.used += length;
-    space->end = MAX (space->end, place + length);
+  if (ok)
+    mark_run (space, number, start, length);
+  pthread_mutex_unlock (&space->mutex);
+  return ok;
+}
+
+bool
+space_mark_shared (struct space *space, uint64_t place, uint64_t length)
+{
+  uint64_t number = place_group (space, place);
+  uint32_t start = place_in_group (space, place), count;
+  bool ok;
+
+  pthread_mutex_lock (&space->mutex);
+  ok = run_is_data (space, place, length) && group_know (space, number);
+  while (ok && length > 0) {
+    count = group_free_at (space, number, start, length);
+    if (count > 0) {
+      ok = group_open (space, number);
+      if (ok)
+        mark_run (space, number, start, count);
+    } else {
+      count = group_busy_at (space, number, start, length);
+      ok = seen_again (space, place, count);
+    }
+    place += count;
+    start += count;
+    length -= count;
   }
   pthread_mutex_unlock (&space->mutex);
   return ok;
@@ -373,26 +409,64 @@ pending_append (struct space *space)
   return &chunk->runs[chunk->count++];
 }
 
+bool
+pending_add (struct space *space, uint64_t place, uint64_t length, bool is_unshared)
+{
+  struct pending_chunk *chunk = space->pending_last;
+  struct pending_run *run
+    = chunk && chunk->count > chunk->first ? &chunk->runs[chunk->count - 1] : NULL;
+
+  if (run && run->batch == space->batch && run->place + run->length == place
+      && run->is_unshared == is_unshared) {
+    run->length += length;
+    return true;
+  }
+  run = pending_append (space);
+  if (run == NULL)
+    return false;
+  *run = (struct pending_run) { place, length, space->batch, is_unshared };
+  return true;
+}
+
+/* A run has lost its only owner. */
+static void
+free_run (void *arg, uint64_t place, uint64_t length)
+{
+  struct space *space = arg;
+
+  space->counts.used -= length;
+  if (pending_add (space, place, length, false))
+    space->counts.pending += length;
+  else
+    space_lose (space, length);
+}
+
+/* A run has one owner left.  Without memory it is not private until the store is opened again. */
+static void
+unshare_run (void *arg, uint64_t place, uint64_t length)
+{
+  struct space *space = arg;
+
+  unshared_change (space, place, length, 1);
+  if (! pending_add (space, place, length, true))
+    space_lose (space, 0);
+}
+
 void
 space_free (struct space *space, uint64_t place, uint64_t length)
 {
-  struct pending_chunk *chunk;
-  struct pending_run *run;
-
   pthread_mutex_lock (&space->mutex);
   CHECK (run_is_data (space, place, length) && space->counts.used >= length);
   CHECK (group_is_busy (space, place_group (space, place), place_in_group (space, place), length));
-  space->counts.used -= length;
-  chunk = space->pending_last;
-  run = chunk && chunk->count > chunk->first ? &chunk->runs[chunk->count - 1] : NULL;
-  if (run && run->batch == space->batch && run->place + run->length == place) {
-    run->length += length;
-    space->counts.pending += length;
-  } else if ((run = pending_append (space)) != NULL) {
-    *run = (struct pending_run) { place, length, space->batch };
-    space->counts.pending += length;
-  } else
-    space_lose (space, length);
+  shared_release (space, place, length, free_run, unshare_run, space);
+  pthread_mutex_unlock (&space->mutex);
+}
+
+void
+space_mark_unshared (struct space *space, uint64_t place, uint64_t length)
+{
+  pthread_mutex_lock (&space->mutex);
+  unshare_run (space, place, length);
   pthread_mutex_unlock (&space->mutex);
 }
 
@@ -412,6 +486,10 @@ release_run (struct space *space, const struct pending_run *run)
 {
   uint64_t number = place_group (space, run->place);
 
+  if (run->is_unshared) {
+    unshared_change (space, run->place, run->length, -1);
+    return;
+  }
   space->counts.pending -= run->length;
   space->groups[number].is_refused = false;
   if (! group_put (space, number, place_in_group (space, run->place), run->length, true))
@@ -582,13 +660,12 @@ space_allocate_node (struct space *space)
 }
 
 void
-space_free_node (struct space *space, uint64_t place)
+node_release (struct space *space, uint64_t place)
 {
   uint64_t number = place_group (space, place);
   uint32_t i = place_in_group (space, place);
   struct group *group;
 
-  pthread_mutex_lock (&space->mutex);
   CHECK (number < space->groups_known && i < group_nodes (space));
   group = &space->groups[number];
   CHECK (group->nodes && group->nodes[i / 64] >> (i % 64) & 1);
@@ -596,6 +673,13 @@ space_free_node (struct space *space, uint64_t place)
   group->nodes_used--;
   space->nodes_used--;
   space->node_hint = MIN (space->node_hint, number);
+}
+
+void
+space_free_node (struct space *space, uint64_t place)
+{
+  pthread_mutex_lock (&space->mutex);
+  node_release (space, place);
   pthread_mutex_unlock (&space->mutex);
 }
 
@@ -638,12 +722,13 @@ space_verify (struct space *space)
   }
   for (struct pending_chunk *chunk = space->pending_first; chunk; chunk = chunk->next)
     for (uint32_t i = chunk->first; i < chunk->count; i++)
-      pending += chunk->runs[i].length;
+      pending += chunk->runs[i].is_unshared ? 0 : chunk->runs[i].length;
   CHECK (counts->free + counts->used + counts->pending + counts->discarding == counts->capacity);
   CHECK (busy == counts->used + counts->pending + counts->discarding);
   CHECK (held == counts->undiscarded && held <= counts->free);
   CHECK (pending == counts->pending && nodes == space->nodes_used);
   CHECK (opened == space->opened_free);
+  shared_verify (space);
   CHECK (opened >= counts->reserved || counts->reserved > counts->free);
   pthread_mutex_unlock (&space->mutex);
 }

@@ -24,7 +24,8 @@
  * Mutexes, held across no wait and no call upward: range_lock's, extent_map's, space's, journal's,
  * the cache's (cache-internal.h has their order), disks_mutex, commit's, keeper's.  The gate is
  * taken before any of them.  Two may be held while another is taken: disks_mutex (a map's, or the
- * cache's), and a map's (space's, the pool of nodes').  A context's mailbox is lock-free.
+ * cache's), a map's (space's, the pool of nodes'), and space's (the pool's).  A context's mailbox is
+ * lock-free.
  */
 #ifndef LACUNA_STORE_INTERNAL_H
 #define LACUNA_STORE_INTERNAL_H
@@ -116,6 +117,8 @@ struct disk *disk_find_id (struct store *store, uint64_t id);        /* disks_mu
 void disk_note_position (struct disk *disk, uint64_t position);
 uint64_t disk_blocks (const struct disk *disk);
 void disk_space_free (void *store, uint64_t place, uint64_t length); /* an extent_unmapped */
+/* Memory for CHANGES changes of the disk's map that unmap RUNS extents.  0 or -ENOMEM. */
+int disk_reserve_changes (struct disk *disk, unsigned changes, uint64_t runs);
 
 /* --- what ops ask of commit and keeper --- */
 
@@ -298,7 +301,8 @@ struct checkpoint {
   /* the walk over what is to be written */
   struct list frozen;               /* disks; the table's own order changes with names */
   struct disk *disk;                /* whose map is being written; NULL: the catalogue */
-  bool is_catalogue_frozen, is_writer_active;
+  bool has_maps;                    /* they are written */
+  bool is_shared_frozen, is_catalogue_frozen, is_writer_active;
   struct btree_writer writer;
   /* one batch of nodes */
   uint8_t *buffer;
@@ -414,6 +418,11 @@ struct replay_block {
   uint32_t epoch;                   /* 1: in the half where replay began; 2: in the other */
 };
 
+struct replay_run {
+  uint64_t place, length;
+  bool is_unshared;                 /* one owner is left */
+};
+
 struct replay {
   struct store *store;
   struct queue *queue;
@@ -424,9 +433,10 @@ struct replay {
   unsigned half;
   uint64_t head, sequence, chain, half_sequence, half_chain;
   uint64_t records, items;
-  /* Runs that items of the arena's tail unmapped: the freeing is not durable yet. */
+  /* Runs that items of the arena's tail left without an owner, or with one of several: that is not
+   * durable yet. */
   bool is_tail, is_out_of_memory;
-  struct extent *freed;             /* place and length */
+  struct replay_run *freed;
   size_t freed_count, freed_max;
   struct replay_block *blocks;      /* disk == 0: void */
   size_t block_count, block_max;
@@ -437,6 +447,7 @@ struct replay {
 int recovery_load_superblock (struct store *store, struct queue *queue, bool is_read_only,
                               char **error);
 int recovery_load_disks (struct store *store, struct queue *queue, char **error);
+int recovery_load_shared (struct store *store, struct queue *queue, char **error);
 
 /* Applies the journal to the maps in memory.  0 or negative errno with *ERROR.  replay_end frees
  * what it holds. */
@@ -537,6 +548,10 @@ bool store_arena_path_wanted (struct store *store, const struct store_options *o
  * back what was not used. */
 bool store_promise (struct store *store, uint64_t count);
 void store_unpromise (struct store *store, uint64_t count);
+/* Whether what is written to the first blocks of EXTENT, a part of a map or of a hole, goes to a
+ * new place: it has none, or not for itself alone.  EXTENT is clipped to those blocks of which the
+ * answer is true. */
+bool store_needs_space (struct store *store, struct extent *extent);
 /* How much the host has left; once per tick. */
 void store_look_at_host (struct store *store);
 /* Makes sure the file is at least END blocks long. */

@@ -374,6 +374,13 @@ store_abandon (struct store *store)
   store_free (store, false);
 }
 
+bool
+store_needs_space (struct store *store, struct extent *extent)
+{
+  return extent->state == EXTENT_HOLE
+         || !space_is_private (store->space, extent->place, &extent->length);
+}
+
 /* --- facts --- */
 
 static uint64_t

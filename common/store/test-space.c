@@ -15,6 +15,9 @@
 #include "base/test-seed.h"
 #include "store/space.h"
 
+/* Of the tables of shared runs. */
+static struct btree_pool *pool;
+
 /* --- the model --- */
 
 #define BLOCKS_MAX 4096
@@ -98,7 +101,7 @@ model_create (struct model *model)
   geometry->first_data = geometry->meta_blocks + random_below (20);
   geometry->capacity = geometry->first_data + 1;
   geometry->capacity += random_below (BLOCKS_MAX - geometry->capacity);
-  model->space = space_create (geometry);
+  model->space = space_create (geometry, pool);
   model->open_batch = 1;
   for (uint64_t i = 0; i < geometry->capacity; i++)
     if (i >= geometry->first_data && i % geometry->group_blocks >= geometry->meta_blocks)
@@ -383,7 +386,7 @@ static const struct space_geometry big = {
 static void
 test_streams (void **state)
 {
-  struct space *space = space_create (&big);
+  struct space *space = space_create (&big, pool);
   uint64_t goal[2] = { 0, 0 }, extents[2] = { 0, 0 }, place, length;
 
   (void) state;
@@ -410,7 +413,7 @@ test_streams (void **state)
 static void
 test_prefers_held (void **state)
 {
-  struct space *space = space_create (&big);
+  struct space *space = space_create (&big, pool);
   uint64_t place, again;
 
   (void) state;
@@ -431,7 +434,7 @@ test_prefers_held (void **state)
 static void
 test_far_places (void **state)
 {
-  struct space *space = space_create (&big);
+  struct space *space = space_create (&big, pool);
   struct space_counts counts;
   uint64_t place, most = 10 * big.group_blocks;
 
@@ -459,5 +462,10 @@ main (void)
     cmocka_unit_test (test_far_places),
   };
 
-  return cmocka_run_group_tests (tests, NULL, NULL);
+  int failed;
+
+  pool = btree_pool_create ();
+  failed = cmocka_run_group_tests (tests, NULL, NULL);
+  btree_pool_destroy (pool);
+  return failed;
 }

@@ -3,13 +3,17 @@
  *
  *   collect dirty frames, in order of disk and block; reserve tail room
  *   lock each run shared: wait for the first, leave the others that cannot be had at once
- *   for each part that is still current: where is it mapped? else allocate
+ *   for each part that is still current: where is it mapped, for itself alone? else allocate
  *   write; flush the device
  *   for each part, in the gate: log MAP and RETIRE, change the map, settle the frames
  *   unlock
  *
  * The range locks are held from the look at the map to the end of the I/O and the change of the
  * map: no block can be deallocated, and given to another disk, while it is being written.
+ *
+ * A block that shares its place with others (a clone) is never written there: it gets a place of
+ * its own, and the old one has an owner less when that is mapped.  So copying on write costs no
+ * copy.
  *
  * An extent becomes `written` after its data is durable: the map is changed, and the item logged,
  * after the device flush.  It would be tempting to log at completion of the write and leave the
@@ -348,13 +352,12 @@ writeback_allocate (struct store *store, struct disk *disk, uint64_t block, uint
   }
 }
 
-/* Frames [first, first + count) of blocks that are not mapped.  A dirty block without a
- * mapping owns a promise, always; a frame that has none any more was replaced by a write since
- * it was seen to be current (writes hold their range shared, as we do), and the frame that
- * replaced it has it. */
+/* Frames [first, first + count) of blocks that are not mapped, or not to a place of their own.
+ * Such a dirty block owns a promise, always; a frame that has none any more was replaced by a write
+ * since it was seen to be current (writes pass our lock), and the frame that replaced it has it. */
 static void
-writeback_place_hole (struct store *store, struct disk *disk, uint64_t block, uint32_t first,
-                      uint32_t count)
+writeback_place_new (struct store *store, struct disk *disk, uint64_t block, uint32_t first,
+                     uint32_t count)
 {
   struct writeback *writeback = &store->keeper.writeback;
   uint32_t taken = 0;
@@ -371,15 +374,15 @@ writeback_place_hole (struct store *store, struct disk *disk, uint64_t block, ui
   }
 }
 
-/* Frames [first, first + count), blocks from BLOCK on, under one extent or hole. */
+/* The frames from FIRST on of EXTENT's blocks, which all need space or all do not. */
 static void
-writeback_place_extent (struct store *store, struct disk *disk, const struct extent *extent,
-                        uint32_t first)
+writeback_place_part (struct store *store, struct disk *disk, const struct extent *extent,
+                      uint32_t first, bool needs_space)
 {
   uint32_t count = extent->length;
 
-  if (extent->state == EXTENT_HOLE)
-    writeback_place_hole (store, disk, extent->block, first, count);
+  if (needs_space)
+    writeback_place_new (store, disk, extent->block, first, count);
   else if (atomic_load (&disk->has_write_error) && writeback_blames_place (disk->write_error)
            && space_reserve (store->space, count))
     /* The place may be what failed: elsewhere, then. */
@@ -408,8 +411,11 @@ writeback_place_current (struct store *store, struct disk *disk, uint32_t first,
   while (count > 0) {
     struct extent extent;
 
+    bool needs_space;
+
     extent_map_lookup (&disk->map, block, count, &extent);
-    writeback_place_extent (store, disk, &extent, first);
+    needs_space = store_needs_space (store, &extent);
+    writeback_place_part (store, disk, &extent, first, needs_space);
     block += extent.length;
     first += extent.length;
     count -= extent.length;
@@ -572,7 +578,7 @@ writeback_publish (struct store *store)
     const struct writeback_piece *piece = &writeback->pieces[p];
 
     if (writeback->ios[piece->io].io.io.error != 0 || store_is_failed (store)
-        || extent_map_reserve (&piece->disk->map, 1) != 0)
+        || disk_reserve_changes (piece->disk, 1, piece->count) != 0)
       writeback_fail_piece (store, piece, &wake);
     else {
       writeback_publish_piece (store, piece, &wake);
