@@ -1,59 +1,119 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* explorer.c - see explorer.h. */
+/* explorer.c - the search; see explorer.h. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/check.h"
 #include "explorer.h"
-#include "store/store-internal.h"
 
 #define DEPTH_MAX 4096
 #define CHOICES_MAX 64
 /* Periods of the clock that may pass when nothing else can happen. */
 #define IDLE_TICKS_MAX 50
-/* So many outcomes are tried where the device has something that is not durable yet. */
-#define CUTS_OF_STATE 4
+/* The value of a state from which not everything has been tried yet. */
+#define UNDER_WAY UINT64_MAX
 
-/* The choices of a run: which of how many. */
+/* Where more than one thing could happen. */
+struct choice_point {
+  uint64_t state;
+  uint64_t ways;                /* of the choices before the present one */
+  uint16_t chosen, count;
+};
+
+/* The choices of a run. */
 struct path {
-  uint16_t chosen[DEPTH_MAX], count[DEPTH_MAX];
+  struct choice_point points[DEPTH_MAX];
   uint32_t length;              /* of this run, so far */
   uint32_t replayed;            /* so many are given */
 };
 
 static struct path path;
+static struct seen_set visited; /* states; value: ways from there */
+static struct seen_set outcomes;
 static const struct scenario *current;
 
 /* A check in the engine ends the program: which choices led there must still be told. */
+static void
+print_path (void)
+{
+  for (uint32_t i = 0; i < path.length; i++)
+    printf (" %u", path.points[i].chosen);
+  printf ("\n");
+  fflush (stdout);
+}
+
 static void
 on_abort (int signal)
 {
   (void) signal;
   printf ("FAIL %s: a check failed; choices", current != NULL ? current->name : "?");
-  for (uint32_t i = 0; i < path.length; i++)
-    printf (" %u/%u", path.chosen[i], path.count[i]);
-  printf ("\n");
-  fflush (stdout);
+  print_path ();
+}
+
+static uint64_t
+add_ways (uint64_t a, uint64_t b)
+{
+  return a > UINT64_MAX - 1 - b ? UINT64_MAX - 1 : a + b;
+}
+
+/* --- what was seen --- */
+
+static struct seen_entry *
+seen_slot (struct seen_set *set, uint64_t key)
+{
+  uint64_t at = key & (set->slots - 1);
+
+  while (set->entries[at].key != 0 && set->entries[at].key != key)
+    at = (at + 1) & (set->slots - 1);
+  return &set->entries[at];
+}
+
+static void
+seen_enlarge (struct seen_set *set)
+{
+  struct seen_set old = *set;
+
+  set->slots = MAX (1024, 2 * old.slots);
+  set->entries = calloc (set->slots, sizeof *set->entries);
+  CHECK (set->entries != NULL);
+  for (uint64_t i = 0; i < old.slots; i++)
+    if (old.entries[i].key != 0)
+      *seen_slot (set, old.entries[i].key) = old.entries[i];
+  free (old.entries);
+}
+
+uint64_t *
+seen_find (struct seen_set *set, uint64_t key, bool *is_new)
+{
+  struct seen_entry *entry;
+
+  if (set->count >= set->slots / 2)
+    seen_enlarge (set);
+  entry = seen_slot (set, key);
+  *is_new = entry->key == 0;
+  entry->key = key;
+  set->count += *is_new;
+  return &entry->value;
+}
+
+void
+seen_clear (struct seen_set *set)
+{
+  free (set->entries);
+  *set = (struct seen_set) { 0 };
 }
 
 /* --- ops of scenarios that are not requests --- */
 
-struct write_back_op {
-  struct op op;
-  struct world *world;
-  struct writeback_request request;
-  unsigned disk;
-  struct disk *opened;
-};
+struct explorer_op *explorer_ops[EXPLORER_OPS];
 
 static enum op_next
 write_back_step (struct op *op)
 {
-  struct write_back_op *self = container_of (op, struct write_back_op, op);
+  struct explorer_op *self = container_of (op, struct explorer_op, op);
 
   if (op->stage == 1)
     return OP_DONE;
@@ -69,26 +129,52 @@ write_back_step (struct op *op)
 static void
 write_back_done (struct op *op)
 {
-  struct write_back_op *self = container_of (op, struct write_back_op, op);
+  struct explorer_op *self = container_of (op, struct explorer_op, op);
 
   if (self->request.error != 0)
     world_fail (self->world, "write-back failed: %d", self->request.error);
   self->world->busy--;
   disk_close (self->opened);
+  for (unsigned i = 0; i < EXPLORER_OPS; i++)
+    if (explorer_ops[i] == self)
+      explorer_ops[i] = NULL;
   free (self);
 }
 
 void
 explorer_write_back (struct world *world, unsigned d)
 {
-  struct write_back_op *self = calloc (1, sizeof *self);
+  struct explorer_op *self = calloc (1, sizeof *self);
+  unsigned number = 0;
 
   CHECK (self != NULL);
+  while (explorer_ops[number] != NULL)
+    CHECK (++number < EXPLORER_OPS);
+  explorer_ops[number] = self;
   self->world = world;
   self->opened = disk_open (world->store, world->disks[d].name);
   world->busy++;
   op_init (&self->op, world->contexts[0], "write-back", 0, write_back_step, write_back_done);
   op_start (&self->op);
+}
+
+static void
+forget_ops (void)
+{
+  for (unsigned i = 0; i < EXPLORER_OPS; i++) {
+    free (explorer_ops[i]);
+    explorer_ops[i] = NULL;
+  }
+}
+
+void
+explorer_read_ahead (struct world *world, unsigned d, uint64_t offset, uint64_t length)
+{
+  for (unsigned i = 0; i < WORLD_CLIENTS; i++)
+    world->clients[i].stream.next_offset = offset;
+  world->reads_ahead = true;
+  world_request (world, 0, d, REQUEST_READ, 0, offset, length);
+  world->reads_ahead = false;
 }
 
 void
@@ -97,308 +183,170 @@ explorer_finish (struct world *world)
   world_settle (world);
 }
 
-/* --- who owns the blocks that I/O goes to --- */
-
-#define TRACKED_MAX 256
-
-struct owner {
-  uint64_t number;              /* of the io */
-  uint64_t place, disk, block;  /* disk 0: nobody */
-};
-static struct owner tracked[TRACKED_MAX];
-static unsigned tracked_count;
-
-static void
-find_owner (struct store *store, uint64_t place, uint64_t *owner, uint64_t *block)
-{
-  *owner = *block = 0;
-  list_for_each (link, &store->disks) {
-    struct disk *disk = container_of (link, struct disk, link);
-    uint64_t blocks = disk_blocks (disk);
-
-    for (uint64_t at = 0; at < blocks;) {
-      struct extent extent;
-
-      extent_map_lookup (&disk->map, at, blocks - at, &extent);
-      if (extent.state != EXTENT_HOLE && place >= extent.place && place < extent.place + extent.length) {
-        *owner = disk->id;
-        *block = extent.block + (place - extent.place);
-        return;
-      }
-      at += extent.length;
-    }
-  }
-}
-
-/* Data blocks must belong to whom they belong to from submission to completion; what is new belongs to nobody. */
-static void
-on_io (void *arg, const struct io *io, bool is_completion)
-{
-  struct world *world = arg;
-  uint64_t first_data = from_le64 (world->store->superblock.journal_place)
-                        + 2 * from_le64 (world->store->superblock.journal_half_blocks);
-
-  if (io->kind == IO_FLUSH || io->place < first_data
-      || io->place % from_le64 (world->store->superblock.group_blocks) 
-            < from_le64 (world->store->superblock.meta_blocks))
-    return;
-  for (uint64_t i = 0; i < io->length; i++) {
-    struct owner now = { .number = io->number, .place = io->place + i };
-    unsigned at = 0;
-
-    find_owner (world->store, now.place, &now.disk, &now.block);
-    if (io->kind == IO_DISCARD && now.disk != 0)
-      world_fail (world, "block %" PRIu64 " is passed down while disk %" PRIu64 " has it", now.place, now.disk);
-    if (!is_completion) {
-      CHECK (tracked_count < TRACKED_MAX);
-      tracked[tracked_count++] = now;
-      continue;
-    }
-    while (at < tracked_count && (tracked[at].number != now.number || tracked[at].place != now.place))
-      at++;
-    if (at == tracked_count)
-      continue;
-    if (tracked[at].disk != now.disk || tracked[at].block != now.block)
-      world_fail (world, "%s of block %" PRIu64 " began when it was disk %" PRIu64 "'s block %" PRIu64
-                  " and ended when it was disk %" PRIu64 "'s block %" PRIu64,
-                  io->kind == IO_READ ? "a read" : "a write", now.place, tracked[at].disk, tracked[at].block, now.disk,
-                  now.block);
-    tracked[at] = tracked[--tracked_count];
-  }
-}
-
-/* --- judging --- */
-
-/* Hashes of worlds in which the power was cut already.  Open addressing; 0: empty. */
-struct seen {
-  uint64_t *hashes;
-  uint64_t slots, count;        /* slots: power of 2 */
-};
-static struct seen seen;
-
-static bool
-seen_add (uint64_t hash)
-{
-  uint64_t at;
-
-  if (seen.count >= seen.slots / 2) {
-    struct seen old = seen;
-
-    seen = (struct seen) { .slots = MAX (1024, 2 * old.slots) };
-    seen.hashes = calloc (seen.slots, sizeof *seen.hashes);
-    CHECK (seen.hashes != NULL);
-    for (uint64_t i = 0; i < old.slots; i++)
-      if (old.hashes[i] != 0)
-        seen_add (old.hashes[i]);
-    free (old.hashes);
-  }
-  for (at = hash & (seen.slots - 1); seen.hashes[at] != 0; at = (at + 1) & (seen.slots - 1))
-    if (seen.hashes[at] == hash)
-      return false;
-  seen.hashes[at] = hash;
-  seen.count++;
-  return true;
-}
-
-static void
-seen_clear (void)
-{
-  free (seen.hashes);
-  seen = (struct seen) { 0 };
-}
-
-/* Cuts the power of a clone and looks at what is there after recovery. */
-static void
-cut_power_once (struct world *world, uint64_t seed, struct exploration *result)
-{
-  struct world *clone = world_clone (world, seed);
-
-  result->cuts++;
-  if (!world_crash (clone, CRASH_POWER, 0) || !world_verify (clone)) {
-    printf ("  (after a power cut, image seed %" PRIu64 ")\n", seed);
-    world->is_failed = true;
-  }
-  world_destroy (clone);
-}
-
-/* In each state once; some times where it is open what the device has kept. */
-static void
-cut_power (struct world *world, struct exploration *result)
-{
-  uint64_t hash = world_hash (world) | 1;
-  unsigned count = sim_image_is_durable (world->image) ? 1 : CUTS_OF_STATE;
-
-  if (!seen_add (hash))
-    return;
-  for (unsigned i = 0; i < count && !world->is_failed; i++)
-    cut_power_once (world, hash + i, result);
-}
-
-static void
-judge_end (struct world *world, struct exploration *result)
-{
-  if (!world_verify (world))
-    return;
-  for (unsigned d = 0; d < WORLD_DISKS; d++)
-    if (world->disks[d].exists)
-      world_request (world, 0, d, REQUEST_READ, 0, 0, world->disks[d].size);
-  if (!world_settle (world))
-    return;
-  for (unsigned d = 0; d < WORLD_DISKS; d++)
-    if (world->disks[d].exists)
-      world_request (world, 0, d, REQUEST_FLUSH, 0, 0, 0);
-  if (!world_settle (world) || !world_verify (world))
-    return;
-  cut_power (world, result);
-}
-
 /* --- one run --- */
 
-/* What may still be spent in a run. */
-struct bounds {
-  uint32_t preemptions, delays;
-};
-
-struct choice {
-  struct op *op;                /* NULL: a completion */
-  unsigned io;
-};
-
-static unsigned
-find_choices (struct world *world, struct choice *choices, struct op *last, const struct bounds *left, bool *costs,
-              bool *is_cut)
+/* Of READY ops and IN_FLIGHT completions the one that is to happen. */
+static void
+take_choice (struct world *world, unsigned ready, unsigned chosen)
 {
-  unsigned ready = world_collect (world), in_flight = sim_in_flight (world->image), count = 0;
-  bool last_is_ready = false;
-
-  CHECK (ready + in_flight <= CHOICES_MAX);
-  for (unsigned i = 0; i < ready; i++)
-    last_is_ready |= world_ready_op (world, i) == last;
-  *costs = last_is_ready;
-  *is_cut = ((last_is_ready && left->preemptions == 0) || left->delays == 0) && ready + in_flight > 1;
-  /* The op that ran goes first, so that the first run is one op after the other. */
-  if (last_is_ready)
-    choices[count++].op = last;
-  for (unsigned i = 0; i < ready; i++) {
-    struct op *op = world_ready_op (world, i);
-
-    if (op != last && (!last_is_ready || left->preemptions > 0))
-      choices[count++].op = op;
-  }
-  for (unsigned i = 0; i < in_flight && (!last_is_ready || left->preemptions > 0); i++) {
-    choices[count].op = NULL;
-    choices[count++].io = i;
-  }
-  if (left->delays == 0)
-    count = MIN (count, 1);
-  return count;
+  if (chosen < ready)
+    world_step (world, world_ready_op (world, chosen));
+  else
+    world_complete (world, chosen - ready);
 }
 
-static unsigned
-choose (unsigned count)
+/* At a point where more than one thing can happen: which?  False: all that can follow is known,
+ * and how many WAYS there are. */
+static bool
+choose (struct world *world, unsigned count, bool is_full, unsigned *chosen,
+        struct exploration *result, uint64_t *ways)
 {
+  struct choice_point *point = &path.points[path.length];
+  bool is_new = true;
+
   CHECK (path.length < DEPTH_MAX);
-  if (path.length >= path.replayed)
-    path.chosen[path.length] = 0;
-  else if (path.chosen[path.length] >= count) {
+  if (path.length >= path.replayed) {
+    *point = (struct choice_point) { .count = count };
+    if (!is_full) {
+      uint64_t *value;
+
+      point->state = explorer_state (world);
+      value = seen_find (&visited, point->state, &is_new);
+      if (!is_new) {
+        result->returns += *value == UNDER_WAY;
+        *ways = *value == UNDER_WAY ? 0 : *value;
+        return false;
+      }
+      *value = UNDER_WAY;
+    }
+  }
+  else if (point->count != count) {
     /* The engine did something else than last time. */
     fprintf (stderr, "explorer: a run is not repeatable\n");
     abort ();
   }
-  path.count[path.length] = count;
-  return path.chosen[path.length++];
+  *chosen = point->chosen;
+  path.length++;
+  return true;
 }
 
-static void
-run_choices (struct world *world, struct exploration *result)
+/* Until all has ended (true), or it is known what will (false). */
+static bool
+run_choices (struct world *world, const struct explorer_settings *settings,
+             struct exploration *result, uint64_t *ways)
 {
-  struct op *last = NULL;
-  struct bounds left = {
-    .preemptions = current->preemptions > 0 ? current->preemptions : UINT32_MAX,
-    .delays = current->delays > 0 ? current->delays : UINT32_MAX,
-  };
   unsigned idle = 0;
-  bool has_then = current->then != NULL, is_in_order = false;
+  bool has_then = current->then != NULL;
 
   while (!world->is_failed) {
-    struct choice choices[CHOICES_MAX];
-    unsigned count, chosen;
-    bool costs, is_cut, is_new;
+    unsigned ready, count, chosen = 0;
+    bool is_new;
 
-    if (world->busy == 0 && !world->admin.is_running) {
+    /* What reads ahead is on the context, and nobody's. */
+    if (world->busy == 0 && !world->admin.is_running
+        && atomic_load (&world->contexts[0]->active) == 0) {
       if (!has_then)
-        return;
+        return true;
       has_then = false;
-      is_in_order = current->then_in_order;
       current->then (world);
     }
-    count = find_choices (world, choices, last, &left, &costs, &is_cut);
-    result->is_complete &= !is_cut;
-    if (is_in_order)
-      count = MIN (count, 1);
+    ready = world_collect (world);
+    count = ready + sim_in_flight (world->image);
+    CHECK (count <= CHOICES_MAX);
     if (count == 0) {
       if (idle++ == IDLE_TICKS_MAX) {
         world_fail (world, "requests hang");
-        return;
+        return true;
       }
       keeper_tick (world->store);
       continue;
     }
-    chosen = count > 1 ? choose (count) : 0;
+    if (count > 1 && !choose (world, count, settings->is_full, &chosen, result, ways))
+      return false;
     is_new = path.length >= path.replayed;
     result->steps++;
-    if (costs && choices[chosen].op != last && left.preemptions != UINT32_MAX)
-      left.preemptions--;
-    if (chosen > 0 && left.delays != UINT32_MAX)
-      left.delays--;
-    if (choices[chosen].op != NULL) {
-      last = choices[chosen].op;
-      world_step (world, last);
-    } else
-      world_complete (world, choices[chosen].io);
-    if (current->cuts_power && is_new && !world->is_failed)
-      cut_power (world, result);
+    take_choice (world, ready, chosen);
+    if (is_new && !world->is_failed && !settings->is_full)
+      judge_cuts (world, current->cuts, result);
   }
+  return true;
+}
+
+/* All has ended: judged, unless this end was judged already. */
+static void
+end_run (struct world *world, const struct explorer_settings *settings, struct exploration *result)
+{
+  bool is_new = true;
+  uint64_t outcome;
+
+  if (world->is_failed)
+    return;
+  if (!settings->is_full)
+    seen_find (&visited, explorer_state (world), &is_new);
+  if (!is_new)
+    return;
+  outcome = judge_end (world, result);
+  if (outcome == 0)
+    return;
+  seen_find (&outcomes, outcome, &is_new);
+  result->outcomes += is_new;
+  result->digest += is_new ? outcome : 0;
 }
 
 static bool
-run_once (struct world *base, bool is_traced, struct exploration *result)
+run_once (struct world *base, const struct explorer_settings *settings, struct exploration *result,
+          uint64_t *ways)
 {
   struct world *world = world_clone (base, 1);
   bool is_failed;
 
   path.length = 0;
-  tracked_count = 0;
+  *ways = 1;
+  judge_begin ();
+  if (current->cuts & CUT_KILL)
+    world_use_arena (world);
   if (world_open (world)) {
     if (current->warm != NULL) {
       current->warm (world);
       world_settle (world);
     }
-    world->options.is_traced = is_traced;
-    sim_set_trace (world->image, on_io, world);
+    world->options.is_traced = settings->is_traced;
+    sim_set_trace (world->image, judge_io, world);
     current->start (world);
-    run_choices (world, result);
+    if (run_choices (world, settings, result, ways))
+      end_run (world, settings, result);
     result->depth_max = MAX (result->depth_max, path.length);
-    if (!world->is_failed && world_settle (world))
-      judge_end (world, result);
     sim_set_trace (world->image, NULL, NULL);
   }
   is_failed = world->is_failed;
   world_destroy (world);
+  forget_ops ();
   return !is_failed;
 }
 
-/* The last choice that has an alternative takes it.  False: there is none. */
+/* --- all of them --- */
+
+/* There are WAYS from where the last choice led.  The last one that has an alternative takes it.
+ * False: there is none. */
 static bool
-next_path (void)
+next_path (uint64_t ways, bool is_full, struct exploration *result)
 {
-  while (path.length > 0 && path.chosen[path.length - 1] + 1 == path.count[path.length - 1])
+  while (path.length > 0) {
+    struct choice_point *point = &path.points[path.length - 1];
+    bool is_new;
+
+    point->ways = add_ways (point->ways, ways);
+    if (++point->chosen < point->count) {
+      path.replayed = path.length;
+      return true;
+    }
+    ways = point->ways;
+    if (!is_full)
+      *seen_find (&visited, point->state, &is_new) = ways;
     path.length--;
-  if (path.length == 0)
-    return false;
-  path.chosen[path.length - 1]++;
-  path.replayed = path.length;
-  return true;
+  }
+  result->ways = ways;
+  return false;
 }
 
 static struct world *
@@ -425,12 +373,32 @@ make_base (const struct scenario *scenario)
   return world;
 }
 
+/* Says how the run that failed came to it, and shows it. */
+static void
+report_failure (struct world *base, const struct explorer_settings *settings,
+                struct exploration *result)
+{
+  struct explorer_settings traced = *settings;
+  uint64_t ways;
+
+  result->is_failed = true;
+  printf ("  in run %" PRIu64 " of %s, choices", result->runs, current->name);
+  print_path ();
+  if (settings->is_traced)
+    return;
+  traced.is_traced = traced.is_full = true;
+  path.replayed = path.length;
+  run_once (base, &traced, result, &ways);
+}
+
 bool
-explore (const struct scenario *scenario, uint64_t runs_max, bool is_traced, struct exploration *result)
+explore (const struct scenario *scenario, const struct explorer_settings *settings,
+         struct exploration *result)
 {
   struct world *base;
+  uint64_t ways;
 
-  *result = (struct exploration) { .is_complete = true };
+  *result = (struct exploration) { 0 };
   current = scenario;
   path.length = path.replayed = 0;
   signal (SIGABRT, on_abort);
@@ -438,27 +406,20 @@ explore (const struct scenario *scenario, uint64_t runs_max, bool is_traced, str
   result->is_failed = base->is_failed;
   while (!result->is_failed) {
     result->runs++;
-    if (!run_once (base, is_traced, result)) {
-      result->is_failed = true;
-      printf ("  in run %" PRIu64 " of %s, choices", result->runs, scenario->name);
-      for (uint32_t i = 0; i < path.length; i++)
-        printf (" %u", path.chosen[i]);
-      printf ("\n");
-      if (!is_traced) {
-        path.replayed = path.length;
-        run_once (base, true, result);
-      }
+    if (!run_once (base, settings, result, &ways))
+      report_failure (base, settings, result);
+    else if (!next_path (ways, settings->is_full, result))
       break;
-    }
-    if (!next_path ())
-      break;
-    if (result->runs == runs_max) {
-      printf ("  %s has more than %" PRIu64 " interleavings: not all were run\n", scenario->name, runs_max);
-      result->is_complete = false;
+    else if (result->runs == settings->runs_max) {
+      printf ("  %s takes more than %" PRIu64 " runs: not all interleavings were tried\n",
+              scenario->name, settings->runs_max);
       result->is_failed = true;
     }
   }
+  result->states = visited.count;
   world_destroy (base);
-  seen_clear ();
+  seen_clear (&visited);
+  seen_clear (&outcomes);
+  judge_forget ();
   return !result->is_failed;
 }

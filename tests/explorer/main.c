@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* main.c - explorer [--trace] [--list] [--max RUNS] [--preemptions N] [--delays N] [SCENARIO...]: runs them (all), and
- * says of each how many interleavings there are, and whether these were all.  --preemptions, --delays: other bounds than the
- * scenario's (0: none). */
+/* main.c - explorer [OPTION...] [SCENARIO...]: runs them (all that are not long), and says of each
+ * how many interleavings there are.
+ *   --long      also those that take minutes
+ *   --full      runs every interleaving by itself
+ *   --compare N runs both ways those that have at most N: numbers of interleavings and outcomes
+ *               must be the same
+ *   --max N     gives up a scenario after N runs
+ *   --trace     tells each step
+ *   --list      only names them */
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,18 +18,19 @@
 #include "base/log.h"
 #include "explorer.h"
 
-/* Stores are abandoned, as a kill does: what they had is lost, not leaked. */
+/* Stores are abandoned, as a kill does: what they had is lost, not leaked.  They are opened many
+ * thousand times, and the rest makes that cheaper. */
 const char *__asan_default_options (void);
 const char *
 __asan_default_options (void)
 {
-  return "detect_leaks=0";
+  return "detect_leaks=0:quarantine_size_mb=1:clear_shadow_mmap_threshold=16777216";
 }
 
-struct settings {
-  uint64_t runs_max;
-  uint32_t preemptions, delays;
-  bool has_bounds, is_long, is_traced;
+struct arguments {
+  struct explorer_settings settings;
+  bool is_long;
+  char **names;
 };
 
 static void
@@ -34,86 +41,130 @@ quiet_sink (enum log_level level, const char *message)
 }
 
 static bool
-is_wanted (const struct scenario *scenario, char **names)
+is_wanted (const struct scenario *scenario, const struct arguments *arguments)
 {
-  if (*names == NULL)
-    return true;
-  for (; *names != NULL; names++)
-    if (strcmp (scenario->name, *names) == 0)
+  if (*arguments->names == NULL)
+    return arguments->is_long || !scenario->is_long;
+  for (char **name = arguments->names; *name != NULL; name++)
+    if (strcmp (scenario->name, *name) == 0)
       return true;
   return false;
 }
 
-static bool
-run (const struct scenario *listed, const struct settings *settings)
+static void
+print_ways (const struct exploration *result)
 {
-  struct scenario scenario = *listed;
-  struct exploration result;
-  struct timespec start, end;
-  bool is_ok;
+  if (result->ways == UINT64_MAX - 1)
+    printf ("more than 1.8e19 interleavings");
+  else
+    printf ("%" PRIu64 " interleavings", result->ways);
+  if (result->returns > 0)
+    printf (" and circles");
+}
 
-  if (settings->is_long) {
-    scenario.preemptions = scenario.long_preemptions;
-    scenario.delays = scenario.long_delays;
-  }
-  if (settings->has_bounds) {
-    scenario.preemptions = settings->preemptions;
-    scenario.delays = settings->delays;
-  }
-  clock_gettime (CLOCK_MONOTONIC, &start);
-  is_ok = explore (&scenario, settings->runs_max, settings->is_traced, &result);
-  clock_gettime (CLOCK_MONOTONIC, &end);
-  printf ("%s %s: %s%" PRIu64 " interleavings", is_ok ? "ok" : "FAIL", scenario.name, result.is_complete ? "all " : "",
-          result.runs);
-  if (!result.is_complete && is_ok)
-    printf (" (all with at most %u %s)", scenario.delays > 0 ? scenario.delays : scenario.preemptions,
-            scenario.delays > 0 ? "delays" : "preemptions");
-  printf (", %" PRIu64 " steps, %" PRIu64 " power cuts, %.1f s\n", result.steps, result.cuts,
-          end.tv_sec - start.tv_sec + (end.tv_nsec - start.tv_nsec) / 1e9);
-  fflush (stdout);
+static double
+seconds (void)
+{
+  struct timespec now;
+
+  clock_gettime (CLOCK_MONOTONIC, &now);
+  return now.tv_sec + now.tv_nsec / 1e9;
+}
+
+static bool
+run (const struct scenario *scenario, const struct explorer_settings *settings,
+     struct exploration *result)
+{
+  double start = seconds ();
+  bool is_ok = explore (scenario, settings, result);
+
+  printf ("%s %s: %s", is_ok ? "ok" : "FAIL", scenario->name, is_ok ? "all " : "");
+  print_ways (result);
+  printf (", %" PRIu64 " states, %" PRIu64 " runs, %" PRIu64 " steps, %" PRIu64 " crashes, %" PRIu64
+          " outcomes, %.1f s\n", result->states, result->runs, result->steps, result->cuts,
+          result->outcomes, seconds () - start);
   return is_ok;
 }
 
-int
-main (int argc, char **argv)
+/* RESULT was found by states; each interleaving run by itself must find the same. */
+static bool
+compare (const struct scenario *listed, const struct explorer_settings *settings,
+         const struct exploration *result)
+{
+  struct scenario scenario = *listed;
+  struct explorer_settings full = *settings;
+  struct exploration each;
+
+  if (result->ways > settings->compare_max)
+    return true;
+  scenario.cuts = 0;
+  full.is_full = true;
+  if (!run (&scenario, &full, &each))
+    return false;
+  if (result->ways == each.ways && each.ways == each.runs && result->outcomes == each.outcomes
+      && result->digest == each.digest)
+    return true;
+  printf ("FAIL %s: by states there are %" PRIu64 " interleavings and %" PRIu64 " outcomes%s\n",
+          scenario.name, result->ways, result->outcomes,
+          result->digest != each.digest ? ", and not the same" : "");
+  return false;
+}
+
+static bool
+parse (int argc, char **argv, struct arguments *arguments)
 {
   static const struct option options[] = {
-    { "trace", no_argument, NULL, 't' },       { "list", no_argument, NULL, 'l' },
-    { "max", required_argument, NULL, 'm' },   { "preemptions", required_argument, NULL, 'p' },
-    { "delays", required_argument, NULL, 'd' },
+    { "trace", no_argument, NULL, 't' },   { "list", no_argument, NULL, 'l' },
+    { "max", required_argument, NULL, 'm' }, { "full", no_argument, NULL, 'f' },
+    { "compare", required_argument, NULL, 'c' }, { "long", no_argument, NULL, 'L' },
     { NULL, 0, NULL, 0 },
   };
-  struct settings settings = { .runs_max = 10000000, .is_long = getenv ("LACUNA_LONG") != NULL };
-  bool is_ok = true;
   int option;
 
   while ((option = getopt_long (argc, argv, "", options, NULL)) != -1)
     switch (option) {
     case 't':
-      settings.is_traced = true;
+      arguments->settings.is_traced = true;
       break;
     case 'm':
-      settings.runs_max = strtoull (optarg, NULL, 0);
+      arguments->settings.runs_max = strtoull (optarg, NULL, 0);
       break;
-    case 'p':
-      settings.has_bounds = true;
-      settings.preemptions = strtoul (optarg, NULL, 0);
+    case 'f':
+      arguments->settings.is_full = true;
       break;
-    case 'd':
-      settings.has_bounds = true;
-      settings.delays = strtoul (optarg, NULL, 0);
+    case 'c':
+      arguments->settings.compare_max = strtoull (optarg, NULL, 0);
+      break;
+    case 'L':
+      arguments->is_long = true;
       break;
     case 'l':
       for (unsigned i = 0; i < scenario_count; i++)
-        printf ("%-24s %s\n", scenarios[i].name, scenarios[i].about);
-      return 0;
+        printf ("%-28s %s%s\n", scenarios[i].name, scenarios[i].about,
+                scenarios[i].is_long ? " (long)" : "");
+      exit (0);
     default:
-      return 2;
+      return false;
     }
+  arguments->names = argv + optind;
+  return true;
+}
+
+int
+main (int argc, char **argv)
+{
+  struct arguments arguments = { .settings.runs_max = 10000000 };
+  struct exploration result;
+  bool is_ok = true;
+
+  if (!parse (argc, argv, &arguments))
+    return 2;
   setvbuf (stdout, NULL, _IOLBF, 0);
   log_set_sink (quiet_sink);
+  world_handle_signals ();
   for (unsigned i = 0; i < scenario_count; i++)
-    if (is_wanted (&scenarios[i], argv + optind))
-      is_ok &= run (&scenarios[i], &settings);
+    if (is_wanted (&scenarios[i], &arguments))
+      is_ok &= run (&scenarios[i], &arguments.settings, &result)
+               && compare (&scenarios[i], &arguments.settings, &result);
   return is_ok ? 0 : 1;
 }

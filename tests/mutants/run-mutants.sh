@@ -42,7 +42,7 @@ link() {
     esac
     objects+=("$object")
   done
-  $compiler -o "$1/$2" "${objects[@]}" $libraries
+  $compiler -o "$1/$2" "${objects[@]}" $([ "$2" != explorer ] || echo -Wl,--wrap=fill_acquire) $libraries
 }
 
 # run_one NAME FILE EDIT DETECTOR: 0 if the mutant was caught.

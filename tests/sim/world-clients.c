@@ -179,6 +179,25 @@ change_length (const struct world_client *client)
          : client->request.length;
 }
 
+/* What the client was told.  Sums do not care for the order. */
+static void
+note_reply (struct world_client *client)
+{
+  const struct request *request = &client->request;
+  uint64_t words[] = {
+    client->disk, request->kind, request->flags, request->offset, request->length, client->change,
+    request->op.error, request->kind == REQUEST_READ && request->op.error == 0 ? client->sum : 0,
+  };
+
+  client->world->replies += checksum (words, sizeof words, 0);
+  for (uint32_t i = 0; request->kind == REQUEST_BLOCK_STATUS && i < request->extent_count; i++) {
+    const struct status_extent *extent = &request->extents[i];
+
+    client->world->replies += checksum (&extent->length, sizeof extent->length, 2 * i);
+    client->world->replies += checksum (&extent->flags, sizeof extent->flags, 2 * i + 1);
+  }
+}
+
 static void
 client_done (struct request *request)
 {
@@ -209,11 +228,14 @@ client_done (struct request *request)
     status_done (client);
   else if (is_ok && request->kind == REQUEST_READ) {
     read_done (client);
+    note_reply (client);
     if (!client->is_recovery && !world->options.is_plain && random_chance (&world->random, 20)) {
       client->state = CLIENT_HELD;
       return;
     }
   }
+  if (!is_ok || request->kind != REQUEST_READ)
+    note_reply (client);
   client_free (client);
 }
 
@@ -327,7 +349,8 @@ world_request (struct world *world, unsigned context, unsigned d, enum request_k
   client->request.owner = client;
   client->request.extents = client->extents;
   client->request.extent_max = ARRAY_COUNT (client->extents);
-  if (kind == REQUEST_READ && random_chance (&world->random, 50))
+  if (kind == REQUEST_READ
+      && (world->options.is_plain ? world->reads_ahead : random_chance (&world->random, 50)))
     client->request.stream = &client->stream;
   if (kind == REQUEST_WRITE) {
     client->request.admitted = client_admitted;

@@ -584,12 +584,21 @@ world_clone (struct world *world, uint64_t seed)
   clone->oracle = world->oracle;
   clone->now = world->now;
   clone->names = world->names;
+  clone->replies = world->replies;
   clone->admin = world->admin;
   for (unsigned d = 0; d < WORLD_DISKS; d++) {
     clone->disks[d] = world->disks[d];
     oracle_disk_copy (&clone->disks[d].oracle, &world->disks[d].oracle);
   }
   return clone;
+}
+
+void
+world_use_arena (struct world *world)
+{
+  CHECK (!world->options.has_arena && world->store == NULL);
+  world->options.has_arena = true;
+  make_directory (world);
 }
 
 uint64_t

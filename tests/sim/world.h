@@ -85,10 +85,12 @@ struct world {
   struct world_client clients[WORLD_CLIENTS];
   struct world_admin admin;
   unsigned busy;                /* clients that are not FREE */
+  uint64_t replies;             /* of all that were given, a number that tells them apart */
   uint64_t now;
   unsigned names;
   char directory[128];          /* of the arena; "": none */
   char arena_path[160];
+  bool reads_ahead;             /* is_plain: READs are parts of streams */
   bool is_faulty;               /* device faults were switched on since it was opened */
   bool is_failed;
   uint8_t *buffer;              /* of the largest request */
@@ -105,6 +107,8 @@ struct world *world_create_closed (const struct world_options *options);
 struct world *world_clone (struct world *world, uint64_t seed);
 /* Of image and model: worlds with the same are not to be told from each other after a power cut. */
 uint64_t world_hash (struct world *world);
+/* Gives a clone, which has none, an arena of its own. */
+void world_use_arena (struct world *world);
 bool world_open (struct world *world);
 /* Whatever ends the program, no arena stays behind (but for SIGKILL).  Arenas lie in $LACUNA_SHM,
  * else in /dev/shm. */
