@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stddef.h>
@@ -16,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -179,6 +181,19 @@ run_command (struct server *server)
 
 /* --- beginning --- */
 
+/* Elsewhere an arena does what it is for, but the kernel writes all of it to the disk. */
+static void
+judge_arena (struct server *server)
+{
+  const char *path = store_arena_path (server->store);
+  struct statfs system;
+
+  if (path && statfs (path, &system) == 0 && system.f_type != TMPFS_MAGIC
+      && system.f_type != RAMFS_MAGIC)
+    log_warning ("%s: the arena %s is not on tmpfs: the kernel will write it to the disk, too",
+                 server->options.store, path);
+}
+
 static int
 open_store (struct server *server)
 {
@@ -208,6 +223,7 @@ open_store (struct server *server)
     }
     disk_close (disk);
   }
+  judge_arena (server);
   return 0;
 }
 

@@ -40,6 +40,14 @@ fails 1 "store: .*open" "$LACUNA" serve "$store" -U "$sock" --cache 80M --arena 
 nbdinfo "nbd://127.0.0.1:$port/disk" >/dev/null || fail "the first server did not live through the second"
 stop_server
 
+# An arena on a disk does its work, and the user is told.
+if [ "$(stat --file-system --format=%T "$tmp")" != tmpfs ]; then
+  "$LACUNA" serve "$store" --cache 80M --arena "$tmp/arena" --run true 2>"$tmp/said"
+  grep -q "arena $tmp/arena is not on tmpfs" "$tmp/said" || fail "an arena on a disk, and nothing was said"
+fi
+"${serve[@]}" --run true 2>"$tmp/said"
+[ ! -s "$tmp/said" ] || fail "something was said of an arena in /dev/shm"
+
 # A server that died leaves a socket behind; the next one takes it.
 start_server
 kill_server
