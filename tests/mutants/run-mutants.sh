@@ -62,10 +62,16 @@ run_one() {
   fi
   (cd "$dir" && timeout 120 ./$detector) >"$dir/output" 2>/dev/null
   status=$?
-  if [ $status -eq 0 ] || [ $status -eq 124 ]; then
+  case $status in
+  0 | 124)
     echo "FAIL $name: survived ($detector)"
     return 1
-  fi
+    ;;
+  2 | 126 | 127)
+    echo "FAIL $name: not tried: $detector does not run"
+    return 1
+    ;;
+  esac
   echo "ok $name: caught by $detector: $(grep -m1 FAIL "$dir/output" | cut -c1-160)"
   rm -rf "$dir"
 }
