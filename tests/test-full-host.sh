@@ -42,3 +42,14 @@ stop_server
 start_server
 io "read -P 99 0 8M" "read -P 33 32M 8M" || fail "reading after the restart"
 stop_server
+
+# A file system that cannot say how full it is (and has no O_DIRECT, which is said once) is not full.
+umount -l "$tmp/host"
+mount -t ramfs none "$tmp/host"
+make_store disk 1G
+start_server
+io "write -P 7 0 8M" flush || fail "ENOSPC on ramfs"
+io "read -P 7 0 8M" "discard 0 4M" flush "read -P 0 0 4M" "read -P 7 4M 4M" || fail "on ramfs"
+stop_server
+[ "$(grep -c 'no O_DIRECT' "$tmp/server.err")" = 1 ] || fail "buffered I/O, and not said once"
+"$LACUNA" check "$store"

@@ -491,7 +491,8 @@ host_free (struct device *d)
   struct uring_device *device = uring_device (d);
   struct statvfs info;
 
-  if (device->is_block_device || fstatvfs (device->fd, &info) < 0)
+  /* Where all is 0 the file system does not know: ramfs, a tmpfs without a limit. */
+  if (device->is_block_device || fstatvfs (device->fd, &info) < 0 || info.f_blocks == 0)
     return UINT64_MAX;
   return (uint64_t) info.f_bavail * info.f_frsize;
 }
