@@ -97,12 +97,6 @@ disk_blocks (const struct disk *disk)
   return disk_size (disk) / BLOCK_SIZE;
 }
 
-struct store *
-disk_store (struct disk *disk)
-{
-  return disk->store;
-}
-
 /* The caller holds disks_mutex, for the name. */
 static void
 disk_fill_info (struct disk *disk, struct disk_info *info)

@@ -133,7 +133,6 @@ struct disk *disk_open (struct store *store, const char *name);
 void disk_close (struct disk *disk);
 uint64_t disk_size (const struct disk *disk);             /* now; any thread */
 void disk_get_info (struct disk *disk, struct disk_info *info);
-struct store *disk_store (struct disk *disk);
 /* Fills up to MAX, ordered by name; returns how many there are in all. */
 size_t store_list_disks (struct store *store, struct disk_info *infos, size_t max);
 
