@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # guest.sh - a real Linux kernel as the client.  Source it after ../functions.sh.
 #
-# The guest runs under qemu without KVM (it may be missing on the host, or broken), sees the host's loopback as
-# 10.0.2.2, and does what `guest' tells it: so a test reads from top to bottom, and can stop the server or measure the
-# store between two steps of the guest.
+# The guest runs under qemu without KVM (it may be missing on the host, or broken), sees the host's
+# loopback as 10.0.2.2, and does what `guest' tells it: so a test reads from top to bottom, and can
+# stop the server or measure the store between two steps of the guest.
 
 guest_dir=${LACUNA_GUEST_DIR:-$top_builddir/guest}
-guest_programs=(nbd-client mkfs.ext4 e2fsck resize2fs mkfs.xfs xfs_repair xfs_growfs fstrim blkdiscard blockdev)
+guest_programs=(nbd-client mkfs.ext4 e2fsck resize2fs mkfs.xfs xfs_repair xfs_growfs fstrim
+  blkdiscard blockdev)
 
-# guest_start PROGRAM...: boot it, with more programs if the test brings some; skip where it cannot run.
+# guest_start PROGRAM...: boot it, with more programs if the test brings some; skip where it cannot
+# run.
 guest_start ()
 {
   local name programs=() PATH=$PATH:/usr/sbin:/sbin
@@ -17,11 +19,13 @@ guest_start ()
   for name in "${guest_programs[@]}"; do
     programs+=("$(command -v "$name")")
   done
-  bash "$top_srcdir/tests/guest/make-initramfs.sh" "$guest_dir" "$tmp/initramfs" "${programs[@]}" "$@"
+  bash "$top_srcdir/tests/guest/make-initramfs.sh" "$guest_dir" "$tmp/initramfs" \
+    "${programs[@]}" "$@"
 
   mkfifo "$tmp/guest.in" "$tmp/guest.out"
   exec {guest_to}<>"$tmp/guest.in" {guest_from}<>"$tmp/guest.out"
-  qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 640 -nodefaults -no-user-config -display none -no-reboot \
+  qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 640 \
+    -nodefaults -no-user-config -display none -no-reboot \
     -kernel "$guest_dir/vmlinuz" -initrd "$tmp/initramfs" -append "console=ttyS0 panic=-1 quiet" \
     -netdev user,id=net -device virtio-net-pci,netdev=net,romfile= \
     -serial "file:$tmp/console" -serial "pipe:$tmp/guest" </dev/null 2>"$tmp/qemu.err" &

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# make-initramfs.sh KERNEL_DIR OUTPUT PROGRAM... - the guest's root: busybox, `init' beside this script, the modules, and
-# each PROGRAM with the libraries it needs.
+# make-initramfs.sh KERNEL_DIR OUTPUT PROGRAM... - the guest's root: busybox, `init' beside this
+# script, the modules, and each PROGRAM with the libraries it needs.
 
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,8 +20,8 @@ ln -s /proc/mounts "$root/etc/mtab"
 
 # In the order in which they must be loaded: the name begins with a number.
 number=10
-for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net \
-              nbd libcrc32c xfs; do
+for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci \
+              failover net_failover virtio_net nbd libcrc32c xfs; do
   file=$(find "$kernel/modules" -name "$module.ko")
   [ -n "$file" ] || continue   # built in
   cp "$file" "$root/modules/$number-$module.ko"
@@ -30,12 +30,14 @@ done
 
 for program; do
   # Statically linked ones make ldd fail, and need nothing.
-  { ldd "$program" 2>/dev/null || true; } | sed -n 's|^[^/]*\(/[^ ]*\).*|\1|p' | while read -r library; do
-    mkdir -p "$root$(dirname "$library")"
-    cp -nL "$library" "$root$library"
-  done
+  { ldd "$program" 2>/dev/null || true; } | sed -n 's|^[^/]*\(/[^ ]*\).*|\1|p' |
+    while read -r library; do
+      mkdir -p "$root$(dirname "$library")"
+      cp -nL "$library" "$root$library"
+    done
   cp -L "$program" "$root/sbin/"
 done
 
-(cd "$root" && find . -print0 | cpio --null --quiet --create --format=newc --owner=0:0) | gzip -1 >"$output.new"
+(cd "$root" && find . -print0 | cpio --null --quiet --create --format=newc --owner=0:0) |
+  gzip -1 >"$output.new"
 mv "$output.new" "$output"

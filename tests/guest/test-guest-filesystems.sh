@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# A Linux kernel makes file systems on a disk, fills them, deletes, trims, leaves and comes back.  What it trims must
-# come back to the host.
+# A Linux kernel makes file systems on a disk, fills them, deletes, trims, leaves and comes back.
+# What it trims must come back to the host.
 
 source "${top_srcdir:-.}/tests/functions.sh"
 source "$top_srcdir/tests/guest/guest.sh"
@@ -14,7 +14,8 @@ guest_start
 
 attach ()
 {
-  guest "nbd-client 10.0.2.2 $port /dev/nbd0 -N disk $* && test \$(blockdev --getsize64 /dev/nbd0) = $((4096 * MiB))"
+  guest "nbd-client 10.0.2.2 $port /dev/nbd0 -N disk $* && \
+    test \$(blockdev --getsize64 /dev/nbd0) = $((4096 * MiB))"
 }
 
 detach ()
@@ -27,7 +28,8 @@ allocated_below ()
 {
   local limit=$1 deadline=$((SECONDS + 60))
   while [ "$(allocated "$store")" -ge "$limit" ]; do
-    [ $SECONDS -lt $deadline ] || fail "$2: the store still takes $(($(allocated "$store") / MiB)) MiB"
+    [ $SECONDS -lt $deadline ] ||
+      fail "$2: the store still takes $(($(allocated "$store") / MiB)) MiB"
     sleep 0.2
   done
 }
@@ -37,14 +39,18 @@ exercise ()
 {
   local what=$1 before
   guest "mount -o nodiscard /dev/nbd0 /mnt"
-  guest "dd if=/dev/urandom of=/mnt/keep bs=1M count=32 && dd if=/dev/urandom of=/mnt/gone bs=1M count=96 && sync"
+  guest "dd if=/dev/urandom of=/mnt/keep bs=1M count=32 && \
+    dd if=/dev/urandom of=/mnt/gone bs=1M count=96 && sync"
   guest "cd /mnt && sha256sum keep >/tmp/sum && cd /"
   before=$(allocated "$store")
-  [ "$before" -ge $((128 * MiB)) ] || fail "$what: 128 MiB were written and synced, the store takes $before bytes"
-  # xfs gives a deleted file's extents up in the background, when neither sync nor fstrim wait for it; umount does.
+  [ "$before" -ge $((128 * MiB)) ] ||
+    fail "$what: 128 MiB were written and synced, the store takes $before bytes"
+  # xfs gives a deleted file's extents up in the background, when neither sync nor fstrim wait for
+  # it; umount does.
   guest "rm /mnt/gone && umount /mnt && mount -o nodiscard /dev/nbd0 /mnt && fstrim -v /mnt"
   allocated_below $((before - 90 * MiB)) "$what, after fstrim"
-  echo "$what: store before fstrim $((before / MiB)) MiB, after $(($(allocated "$store") / MiB)) MiB"
+  echo "$what: store before fstrim $((before / MiB)) MiB," \
+    "after $(($(allocated "$store") / MiB)) MiB"
   guest "cd /mnt && sha256sum -c /tmp/sum && cd / && umount /mnt"
 }
 
@@ -53,7 +59,8 @@ guest "mkfs.ext4 -q /dev/nbd0"
 exercise ext4
 detach
 attach -C 4
-guest "e2fsck -fn /dev/nbd0 && mount /dev/nbd0 /mnt && cd /mnt && sha256sum -c /tmp/sum && cd / && umount /mnt"
+guest "e2fsck -fn /dev/nbd0 && mount /dev/nbd0 /mnt && cd /mnt && sha256sum -c /tmp/sum && \
+  cd / && umount /mnt"
 
 guest "blkdiscard /dev/nbd0 && sync"
 allocated_below $((16 * MiB)) "after blkdiscard"
@@ -67,6 +74,7 @@ detach
 stop_server
 start_server -p "$port"
 attach -C 4
-guest "xfs_repair -n /dev/nbd0 && mount /dev/nbd0 /mnt && cd /mnt && sha256sum -c /tmp/sum && cd / && umount /mnt"
+guest "xfs_repair -n /dev/nbd0 && mount /dev/nbd0 /mnt && cd /mnt && sha256sum -c /tmp/sum && \
+  cd / && umount /mnt"
 detach
 stop_server
