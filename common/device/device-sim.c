@@ -60,6 +60,7 @@ fault_draw (struct sim_image *image, const struct io *io)
   if (fault->after == 0) {
     if (!fault->forever)
       fault->after = UINT64_MAX;
+    image->counts.failed++;
     return fault->error;
   }
   if (fault->after != UINT64_MAX)

@@ -90,6 +90,7 @@ void sim_poke (struct sim_image *image, uint64_t place, const void *block);
 struct sim_counts {
   uint64_t reads, writes, flushes, discards;
   uint64_t blocks_read, blocks_written, blocks_discarded, blocks_allocated;
+  uint64_t failed;            /* by sim_fail */
 };
 void sim_get_counts (struct sim_image *image, struct sim_counts *counts);
 /* Called at submission and at completion of each io (trace lints); NULL: off. */

@@ -21,6 +21,8 @@
  * which is what changes of other threads can take in the meantime (each takes a dozen at most in
  * a tree of four levels). */
 #define POOL_MARGIN SLAB_NODES
+/* When the system gives no more, changes go on with the margin, down to this. */
+#define POOL_MARGIN_LEAST (SLAB_NODES / 4)
 
 struct slab {
   struct slab *next;
@@ -43,16 +45,6 @@ struct btree_pool {
   _Atomic uint64_t free_count;      /* fresh ones included */
   _Atomic uint64_t used_count;
 };
-
-struct btree_pool *
-btree_pool_create (void)
-{
-  struct btree_pool *pool = calloc (1, sizeof *pool);
-
-  if (pool)
-    pthread_mutex_init (&pool->mutex, NULL);
-  return pool;
-}
 
 void
 btree_pool_destroy (struct btree_pool *pool)
@@ -98,6 +90,21 @@ pool_grow (struct btree_pool *pool)
   return true;
 }
 
+struct btree_pool *
+btree_pool_create (void)
+{
+  struct btree_pool *pool = calloc (1, sizeof *pool);
+
+  if (pool == NULL)
+    return NULL;
+  pthread_mutex_init (&pool->mutex, NULL);
+  /* The margin, from the start. */
+  if (btree_pool_ensure (pool, 1) == 0)
+    return pool;
+  btree_pool_destroy (pool);
+  return NULL;
+}
+
 int
 btree_pool_ensure (struct btree_pool *pool, unsigned changes)
 {
@@ -115,6 +122,7 @@ btree_pool_ensure_nodes (struct btree_pool *pool, uint64_t nodes)
   pthread_mutex_lock (&pool->mutex);
   while (ok && pool->free_count < wanted)
     ok = pool_grow (pool);
+  ok = ok || pool->free_count >= wanted - POOL_MARGIN + POOL_MARGIN_LEAST;
   pthread_mutex_unlock (&pool->mutex);
   return ok ? 0 : -ENOMEM;
 }

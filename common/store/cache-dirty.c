@@ -19,6 +19,7 @@ admission_init (struct admission *admission, uint64_t max)
   atomic_init (&admission->used, 0);
   atomic_init (&admission->waiting, 0);
   admission->max = max;
+  admission->is_closed = false;
   CHECK (pthread_mutex_init (&admission->mutex, NULL) == 0);
   list_init (&admission->queue);
 }
@@ -62,7 +63,7 @@ static bool
 admission_charge (struct admission *admission, uint32_t count, struct waiter *waiter,
                   struct cache_ticket *ticket)
 {
-  bool is_charged;
+  bool is_charged, is_refused;
 
   CHECK (count <= admission->max);
   if (atomic_load (&admission->waiting) == 0 && admission_try (admission, count))
@@ -70,15 +71,18 @@ admission_charge (struct admission *admission, uint32_t count, struct waiter *wa
   mutex_lock (&admission->mutex);
   atomic_fetch_add (&admission->waiting, 1);
   is_charged = list_is_empty (&admission->queue) && admission_try (admission, count);
-  if (is_charged)
+  is_refused = !is_charged && admission->is_closed;
+  if (is_charged || is_refused)
     atomic_fetch_sub (&admission->waiting, 1);
-  else {
+  if (!is_charged)
+    ticket->is_refused = is_refused;
+  if (!is_charged && !is_refused) {
     ticket->waiter = waiter;
     ticket->count = count;
     list_append (&admission->queue, &ticket->link);
   }
   mutex_unlock (&admission->mutex);
-  return is_charged;
+  return is_charged || is_refused;
 }
 
 void
@@ -146,6 +150,24 @@ void
 cache_undirty (struct cache *cache, uint32_t count, struct list *wake)
 {
   admission_release (&cache->dirty, count, wake);
+}
+
+void
+cache_refuse_dirty (struct cache *cache, bool for_ever, struct list *wake)
+{
+  struct admission *dirty = &cache->dirty;
+  struct list *link;
+
+  mutex_lock (&dirty->mutex);
+  dirty->is_closed |= for_ever;
+  while ((link = list_take (&dirty->queue)) != NULL) {
+    struct cache_ticket *ticket = container_of (link, struct cache_ticket, link);
+
+    ticket->is_refused = true;
+    atomic_fetch_sub (&dirty->waiting, 1);
+    list_append (wake, &ticket->waiter->link);
+  }
+  mutex_unlock (&dirty->mutex);
 }
 
 static bool

@@ -46,6 +46,7 @@ struct admission {
   uint64_t max;
   pthread_mutex_t mutex;
   struct list queue;                /* of struct cache_ticket */
+  bool is_closed;                   /* nobody gets in any more (mutex) */
 } __attribute__ ((aligned (CACHE_LINE)));
 
 /* A key that left the small queue not long ago: half a hash, and when. */

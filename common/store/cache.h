@@ -123,6 +123,7 @@ struct cache_ticket {
   struct list link;
   struct waiter *waiter;
   uint32_t count;
+  bool is_refused;              /* by cache_refuse_dirty: nothing was charged (never cleared) */
 };
 
 /* Charges COUNT frames for a request in flight (received payload, pinned replies).  True: charged.
@@ -146,6 +147,9 @@ void cache_uncharge (struct cache *cache, uint32_t count, struct list *wake);
 bool cache_charge_dirty (struct cache *cache, uint32_t count, struct waiter *waiter,
                          struct cache_ticket *ticket);
 void cache_undirty (struct cache *cache, uint32_t count, struct list *wake);
+/* There will be no room: those who wait for it are handed back, refused; with FOR_EVER all later
+ * ones are refused, too. */
+void cache_refuse_dirty (struct cache *cache, bool for_ever, struct list *wake);
 /* Takes a queued ticket back (its op was cancelled).  False: too late, it is charged and its waiter
  * is being woken. */
 bool cache_charge_cancel (struct cache *cache, struct cache_ticket *ticket, struct list *wake);

@@ -276,17 +276,22 @@ checkpoint_start_writer (struct store *store, struct btree *tree, uint32_t leaf_
   checkpoint->is_writer_active = true;
 }
 
-/* All disks have their nodes: the catalogue is told where. */
-static void
+/* All disks have their nodes: the catalogue is told where.  False: no memory. */
+static bool
 checkpoint_freeze_catalogue (struct store *store)
 {
   struct checkpoint *checkpoint = &store->keeper.checkpoint;
 
-  for (struct disk *disk = NULL; (disk = checkpoint_next_disk (checkpoint, disk)) != NULL;)
+  for (struct disk *disk = NULL; (disk = checkpoint_next_disk (checkpoint, disk)) != NULL;) {
+    checkpoint->error = btree_pool_ensure (store->pool, 1);
+    if (checkpoint->error != 0)
+      return false;
     btree_insert (&store->catalogue, (struct btree_entry) { disk->id, disk->new_node_place });
+  }
   btree_freeze (&store->catalogue);
   checkpoint->is_catalogue_frozen = true;
   checkpoint_start_writer (store, &store->catalogue, KIND_CATALOGUE_LEAF, KIND_CATALOGUE_INNER, 0);
+  return true;
 }
 
 /* Begins the tree after the one that has been written: the maps of the frozen disks, the table of
@@ -331,6 +336,8 @@ checkpoint_next_node (struct store *store, void *image, uint64_t *place)
       return checkpoint_disk_node (store, checkpoint->disk, image, place);
     }
     checkpoint_next_tree (store);
+    if (checkpoint->error != 0)
+      return false;
   }
 }
 
@@ -377,6 +384,10 @@ checkpoint_gather (struct store *store, struct op *op)
     log_error ("%s: the space for metadata is full; deleting or trimming disks frees some",
                store->path);
     checkpoint->error = -ENOSPC;
+    checkpoint->stage = CHECKPOINT_END;
+    return OP_MORE;
+  }
+  if (checkpoint->error != 0) {
     checkpoint->stage = CHECKPOINT_END;
     return OP_MORE;
   }

@@ -12,7 +12,7 @@ journal_init (struct journal *journal, struct arena *arena)
   journal->arena = arena;
   journal->reserved = 0;
   list_init (&journal->waiters);
-  journal->is_wanted = false;
+  journal->is_wanted = journal->is_closed = false;
 }
 
 void
@@ -51,16 +51,34 @@ journal_reserve (struct journal *journal, uint64_t bytes, struct journal_waiter 
   CHECK (bytes <= room);
   pthread_mutex_lock (&journal->mutex);
   granted = list_is_empty (&journal->waiters) && journal_used (journal) + bytes <= room;
+  request->is_refused = !granted && journal->is_closed;
   if (granted)
     journal->reserved += bytes;
-  else {
+  else if (!request->is_refused) {
     request->waiter = waiter;
     request->bytes = bytes;
     list_append (&journal->waiters, &request->link);
     journal->is_wanted = true;
   }
   pthread_mutex_unlock (&journal->mutex);
-  return granted;
+  return granted || request->is_refused;
+}
+
+void
+journal_close (struct journal *journal, struct list *wake)
+{
+  struct list *link;
+
+  pthread_mutex_lock (&journal->mutex);
+  journal->is_closed = true;
+  while ((link = list_take (&journal->waiters)) != NULL) {
+    struct journal_waiter *request = container_of (link, struct journal_waiter, link);
+
+    request->is_refused = true;
+    list_append (wake, &request->waiter->link);
+  }
+  journal->is_wanted = false;
+  pthread_mutex_unlock (&journal->mutex);
 }
 
 bool

@@ -36,11 +36,13 @@ struct journal {
   uint64_t reserved;            /* bytes promised to ops that have not appended yet */
   struct list waiters;          /* struct journal_waiter, first come first served */
   bool is_wanted;               /* somebody waits for room: the keeper must commit */
+  bool is_closed;               /* there will be no more room */
 };
 
 struct journal_waiter {
   struct waiter *waiter;
   uint64_t bytes;
+  bool is_refused;              /* by journal_close: nothing is reserved */
   struct list link;
 };
 
@@ -48,9 +50,11 @@ void journal_init (struct journal *journal, struct arena *arena);
 void journal_destroy (struct journal *journal);
 
 /* True: BYTES are reserved.  False: REQUEST waits; its waiter is handed back by the journal_advance
- * that makes room, and has them then. */
+ * that makes room, and has them then.  In both cases, unless it is_refused. */
 bool journal_reserve (struct journal *journal, uint64_t bytes, struct journal_waiter *request,
                       struct waiter *waiter);
+/* The store has failed: who waits for room, and who comes later and finds none, is refused. */
+void journal_close (struct journal *journal, struct list *wake);
 /* For the keeper, which does not queue; with ALL from the last quarter too.  False: not there. */
 bool journal_reserve_keeper (struct journal *journal, uint64_t bytes, bool all);
 /* Gives back what was reserved and not appended. */

@@ -37,6 +37,8 @@
 #define KEEPER_TICK_MS 1000
 /* After a failed write-back this many ticks pass before it is tried again without being asked. */
 #define KEEPER_BACKOFF_TICKS 5
+/* After so many batches of write-back that failed, with none between that did not. */
+#define KEEPER_FAILED_BATCHES 3
 
 static enum op_next keeper_step (struct op *op);
 static enum op_next keeper_commit_step (struct op *op);
@@ -554,8 +556,17 @@ keeper_writeback_ended (struct store *store, bool is_request)
       keeper_end_request (store, -EIO);
     return;
   }
-  if (writeback->error != 0)
+  if (writeback->error != 0) {
+    struct list wake = LIST_INIT (wake);
+
     keeper->backoff_ticks = KEEPER_BACKOFF_TICKS;
+    /* The device takes no data any more, it seems: writers are told so instead of left waiting. */
+    if (++keeper->failed_batches >= KEEPER_FAILED_BATCHES)
+      cache_refuse_dirty (store->cache, false, &wake);
+    op_wake_all (&wake);
+  }
+  else if (writeback->frame_count > 0)
+    keeper->failed_batches = 0;
   if (is_request && (writeback->error != 0 || writeback->frame_count == 0))
     keeper_end_request (store, writeback->error);
   else if (!is_request && writeback->frame_count == 0) {

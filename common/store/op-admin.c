@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "store/op-admin.h"
 
 bool
@@ -197,6 +198,8 @@ admin_check_delete (struct admin *admin)
 static enum op_next
 admin_check (struct admin *admin)
 {
+  if (admin->tail.is_refused)
+    admin->tail_left = 0;
   if (store_is_failed (admin->store))
     return admin_fail (admin, -EIO, "the store has failed; see the log, and open it again");
   switch (admin->kind) {
@@ -334,9 +337,13 @@ admin_clear (struct admin *admin)
   uint64_t left = DISK_SIZE_MAX / BLOCK_SIZE - admin->at;
 
   if (left > 0) {
-    if (disk_reserve_changes (disk, 2, ZERO_STEP_EXTENTS) != 0)
-      return admin_fail (admin, -ENOMEM, "there is not enough memory; what lies beyond the new"
-                                         " end is freed when the store is opened next");
+    if (disk_reserve_changes (disk, 2, ZERO_STEP_EXTENTS) != 0) {
+      /* The disk has its new size, and nobody sees what lies beyond. */
+      log_warning ("%s: %s: there is not enough memory to free what lay beyond its new end; that is"
+                   " done when the store is opened next", store->path, admin->name);
+      admin->op.stage = ADMIN_COMMIT;
+      return OP_MORE;
+    }
     pthread_rwlock_rdlock (&store->gate);
     admin->at += extent_map_clear (&disk->map, admin->at, left, ZERO_STEP_EXTENTS,
                                    disk_space_free, store);
@@ -367,10 +374,6 @@ admin_commit (struct admin *admin)
   admin_unlock_range (admin, &wake);
   op_wake_all (&wake);
   op->stage = ADMIN_COMMITTED;
-  admin->commit = calloc (1, sizeof *admin->commit);
-  if (admin->commit == NULL)
-    return admin_fail (admin, -ENOMEM, "there is not enough memory; the change is made, but"
-                                       " may not be durable yet");
   op_expect (op);
   commit_join (admin->store, admin->commit, op);
   return OP_WAIT;
@@ -476,6 +479,10 @@ admin_tail (struct admin *admin)
   struct store *store = admin->store;
 
   op->stage = ADMIN_CHECK;
+  /* Now: what has been changed must not fail for memory. */
+  admin->commit = calloc (1, sizeof *admin->commit);
+  if (admin->commit == NULL)
+    return admin_fail (admin, -ENOMEM, "there is not enough memory");
   if (admin->kind == ADMIN_SYNC)
     return OP_MORE;
   if (store->is_read_only)

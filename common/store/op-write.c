@@ -114,6 +114,7 @@ write_charge (struct request *request)
   op->stage = WRITE_LOCK;
   op_expect (op);
   request->charged_dirty = write_window (request);
+  request->ticket.is_refused = false;
   if (!cache_charge_dirty (request->disk->store->cache, request->charged_dirty, &op->waiter,
                            &request->ticket)) {
     keeper_kick (request->disk->store);
@@ -129,6 +130,10 @@ write_lock (struct request *request)
   struct op *op = &request->op;
   uint64_t first = request_first_block (request) + request->at;
 
+  if (request->charged_dirty > 0 && request->ticket.is_refused) {
+    request->charged_dirty = 0;
+    return write_fail (request, -EIO);
+  }
   op->stage = WRITE_PUBLISH;
   op_expect (op);
   if (!range_lock_acquire (&request->disk->range_lock, &request->fill->range, first,
@@ -344,14 +349,17 @@ write_publish_blocks (struct request *request, uint64_t *tokens)
  * may be written in place.  The lock is given up while waiting:
  * the commit may need write-back of this very range, behind a TRIM that waits for us. */
 static enum op_next
-write_no_space (struct request *request)
+write_no_space (struct request *request, uint64_t needs)
 {
   struct op *op = &request->op;
   struct store *store = request->disk->store;
+  int error = store_promise_error (store, needs);
   struct space_counts counts;
 
   write_unlock (request);
   space_get_counts (store->space, &counts);
+  if (error != -ENOSPC)
+    return write_fail (request, error);
   if ((counts.pending == 0 && counts.discarding == 0 && counts.unshared == 0)
       || request->retries++ == WRITE_RETRIES_MAX)
     return write_fail (request, -ENOSPC);
@@ -379,7 +387,7 @@ write_publish (struct request *request)
   if (!store_promise (store, tokens)) {
     tokens = write_needs (request, true);
     if (!store_promise (store, tokens))
-      return write_no_space (request);
+      return write_no_space (request, tokens);
   }
   left = tokens;
   next = write_publish_blocks (request, &left);

@@ -248,6 +248,11 @@ zero_lock (struct request *request)
   uint64_t step
     = extent_map_step (&disk->map, request->at, request->end - request->at, extents);
 
+  if (request->fill->tail.is_refused) {
+    op->error = -EIO;
+    op->stage = ZERO_END;
+    return OP_MORE;
+  }
   op->stage = ZERO_APPLY;
   op_expect (op);
   if (!range_lock_acquire (&disk->range_lock, &request->fill->range, request->at,
@@ -309,7 +314,7 @@ zero_allocate (struct disk *disk, const struct extent *hole, unsigned *extents)
   uint64_t done = 0, goal = 0;
 
   if (!space_reserve (store->space, hole->length))
-    return -ENOSPC;
+    return store_promise_error (store, hole->length);
   while (done < hole->length && *extents > 0) {
     struct extent extent = { .block = hole->block + done, .state = EXTENT_UNWRITTEN };
 

@@ -70,6 +70,7 @@ struct space {
   uint64_t discard_bound;      /* nor a longer held one that may be discarded */
   uint64_t batch;              /* the current one */
   struct pending_chunk *pending_first, *pending_last;
+  struct pending_chunk *pending_spare;   /* for when there is no memory */
   uint64_t node_hint;          /* no group below has a free node */
   uint64_t nodes_used;
   uint64_t end;

@@ -52,6 +52,11 @@ space_create (const struct space_geometry *geometry, struct btree_pool *pool)
   CHECK (geometry->first_data <= geometry->group_blocks);
   if (space == NULL)
     return NULL;
+  space->pending_spare = malloc (sizeof *space->pending_spare);
+  if (space->pending_spare == NULL) {
+    free (space);
+    return NULL;
+  }
   pthread_mutex_init (&space->mutex, NULL);
   space->geometry = *geometry;
   space->geometry.capacity = MIN (geometry->capacity, PLACE_MAX);
@@ -73,6 +78,7 @@ space_destroy (struct space *space)
     next = chunk->next;
     free (chunk);
   }
+  free (space->pending_spare);
   for (uint64_t i = 0; i < space->groups_known; i++) {
     free (space->groups[i].busy);
     free (space->groups[i].held);
@@ -396,6 +402,10 @@ pending_append (struct space *space)
 
   if (chunk == NULL || chunk->count == PENDING_RUNS) {
     chunk = malloc (sizeof *chunk);
+    if (chunk == NULL) {
+      chunk = space->pending_spare;
+      space->pending_spare = NULL;
+    }
     if (chunk == NULL)
       return NULL;
     chunk->next = NULL;
@@ -511,7 +521,10 @@ space_release_batches (struct space *space, uint64_t batch)
     space->pending_first = chunk->next;
     if (chunk->next == NULL)
       space->pending_last = NULL;
-    free (chunk);
+    if (space->pending_spare == NULL)
+      space->pending_spare = chunk;
+    else
+      free (chunk);
   }
   pthread_mutex_unlock (&space->mutex);
 }

@@ -360,6 +360,7 @@ struct keeper {
   uint64_t old_version;             /* what is older goes to its place without need */
   uint64_t tick_position;
   unsigned backoff_ticks;           /* after an error of write-back */
+  unsigned failed_batches;          /* of write-back, one after the other */
   int checkpoint_error;             /* of the last one */
   _Atomic bool is_done;             /* keeper_checkpoint_now */
 };
@@ -552,6 +553,8 @@ void store_unpromise (struct store *store, uint64_t count);
  * new place: it has none, or not for itself alone.  EXTENT is clipped to those blocks of which the
  * answer is true. */
 bool store_needs_space (struct store *store, struct extent *extent);
+/* Why not: -ENOSPC, or -ENOMEM where there is space, but no memory to keep count of it. */
+int store_promise_error (struct store *store, uint64_t count);
 /* How much the host has left; once per tick. */
 void store_look_at_host (struct store *store);
 /* Makes sure the file is at least END blocks long. */

@@ -23,11 +23,19 @@ store_is_failed (struct store *store)
 void
 store_fail (struct store *store, const char *what, int error)
 {
+  struct list wake = LIST_INIT (wake);
+
   if (atomic_exchange (&store->mode, STORE_FAILED) == STORE_FAILED)
     return;
   log_error ("%s: %s failed: %s; no change is accepted any more, and nothing is acknowledged as"
              " durable, until the store is opened again",
              store->path, what, strerror (-error));
+  /* What nobody will make room for any more is not waited for. */
+  if (store->cache != NULL) {
+    cache_refuse_dirty (store->cache, true, &wake);
+    journal_close (&store->journal, &wake);
+    op_wake_all (&wake);
+  }
   commit_half_freed (store);
   keeper_kick (store);
 }
@@ -81,6 +89,18 @@ store_promise (struct store *store, uint64_t count)
     return true;
   atomic_fetch_add (&store->host_room, count);
   return false;
+}
+
+int
+store_promise_error (struct store *store, uint64_t count)
+{
+  struct space_counts counts;
+
+  space_get_counts (store->space, &counts);
+  return counts.free >= counts.reserved + count
+             && atomic_load (&store->host_room) >= (int64_t) count
+           ? -ENOMEM
+           : -ENOSPC;
 }
 
 void

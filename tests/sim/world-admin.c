@@ -94,6 +94,12 @@ admin_done (struct admin *done)
     disk->shrunk = world->now;
   if (done->op.error == -EBUSY && done->kind == ADMIN_DELETE)
     return;
+  if (done->op.error == -ENOMEM && world->is_starved) {
+    if (admin->change != 0)
+      oracle_end (&disk->oracle, admin->change, admin->size, disk->size - admin->size, false, false,
+                  world->now);
+    return;
+  }
   if (done->op.error == -EIO && world->is_faulty) {
     admin->is_unknown = done->kind != ADMIN_SYNC;
     return;

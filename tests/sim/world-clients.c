@@ -94,6 +94,9 @@ error_is_legal (const struct world_client *client)
   switch (request->op.error) {
   case -EIO:
     return world->is_faulty;
+  case -ENOMEM:
+    /* What makes durable has its memory. */
+    return world->is_starved && request->kind != REQUEST_FLUSH;
   case -EINVAL:
     return may_be_cut (client);
   case -ENOSPC:
@@ -357,7 +360,9 @@ world_request (struct world *world, unsigned context, unsigned d, enum request_k
     client->state = CLIENT_ADMITTING;
     if (request_admit (&client->request)) {
       client->state = CLIENT_ADMITTED;
-      if (world->options.is_plain)
+      if (world->options.is_plain && client->request.op.error != 0)
+        client_free (client);
+      else if (world->options.is_plain)
         client_start (client);
     }
   } else
@@ -420,6 +425,11 @@ read_part (struct world *world, unsigned d, enum crash_kind kind, uint64_t offse
   client->is_recovery = true;
   if (!world_settle (world))
     return false;
+  if (client->request.op.error != 0 && world->options.end_faults != NULL
+      && (world->is_faulty || world->is_starved)) {
+    world->options.end_faults (world);
+    return read_part (world, d, kind, offset, length);
+  }
   if (client->request.op.error != 0) {
     world_fail (world, "%s cannot be read after recovery: %s", disk->name,
                 strerror (-client->request.op.error));

@@ -181,6 +181,10 @@ open_contexts (struct world *world)
 {
   for (unsigned i = 0; i < world->options.contexts; i++) {
     world->contexts[i] = store_context_create (world->store);
+    if (world->contexts[i] == NULL && world->is_starved) {
+      world->options.end_faults (world);
+      world->contexts[i] = store_context_create (world->store);
+    }
     if (world->contexts[i] == NULL) {
       world_fail (world, "no context: %s", strerror (errno));
       return false;
@@ -205,15 +209,32 @@ open_store (struct world *world, char **error)
   return store_open (&options, &world->store, error);
 }
 
+/* An opening ends all faults, unless they are to go on. */
+static void
+heal (struct world *world)
+{
+  if (world->options.end_faults != NULL)
+    return;
+  sim_heal (world->image);
+  world->is_faulty = false;
+}
+
 static bool
 open_whole (struct world *world, enum crash_kind kind)
 {
   char *error;
   int result;
 
-  sim_heal (world->image);
-  world->is_faulty = false;
+  heal (world);
+  world->may_lose_space = world->is_starved;
   result = open_store (world, &error);
+  if (result < 0 && (world->is_faulty || world->is_starved)) {
+    world_trace (world, "it does not open: %s", error != NULL ? error : strerror (-result));
+    free (error);
+    sim_crash (world->image, SIM_KILL);
+    world->options.end_faults (world);
+    result = open_store (world, &error);
+  }
   if (result < 0) {
     world_fail (world, "the store does not open after a %s: %s (%s)",
                 kind == CRASH_KILL ? "kill" : "power cut", strerror (-result),
@@ -298,7 +319,7 @@ world_crash (struct world *world, enum crash_kind kind, unsigned open_crashes)
     drop_store (world);
   kind = crash_device (world, kind);
   world_clients_crash (world);
-  sim_heal (world->image);
+  heal (world);
   while (open_crashes-- > 0)
     if (!open_and_die (world, &kind, &got_through))
       return false;
@@ -355,6 +376,14 @@ world_close (struct world *world)
   }
   result = store_close (world->store, &error);
   world->store = NULL;
+  if (result < 0 && (world->is_faulty || world->is_starved)) {
+    /* What it could not write is in the arena, or lost as by a power cut. */
+    free (error);
+    world->is_cut_off = true;
+    sim_crash (world->image, SIM_KILL);
+    world_clients_crash (world);
+    return true;
+  }
   if (result < 0) {
     world_fail (world, "the store does not close: %s (%s)", strerror (-result),
                 error != NULL ? error : "");
@@ -378,12 +407,16 @@ world_close (struct world *world)
 bool
 world_reopen (struct world *world)
 {
+  enum crash_kind kind = CRASH_POWER;
+
+  world->is_cut_off = false;
   if (!world_close (world))
     return false;
-  if (random_chance (&world->random, 30))
+  if (world->is_cut_off)
+    kind = world->options.has_arena ? CRASH_KILL : CRASH_POWER;
+  else if (random_chance (&world->random, 30))
     sim_crash (world->image, SIM_POWER);
-  return open_whole (world, CRASH_POWER) && world_match_disks (world)
-         && world_read_all (world, CRASH_POWER);
+  return open_whole (world, kind) && world_match_disks (world) && world_read_all (world, kind);
 }
 
 bool
@@ -424,7 +457,8 @@ verify_owners (struct world *world, const struct space_counts *counts)
     if (owners[place] > 1 && space_is_private (store->space, place, &one))
       world_fail (world, "the block at %" PRIu64 " is private to %u extents", place, owners[place]);
   }
-  if (used != counts->used || shared != counts->shared)
+  if (used > counts->used || (used < counts->used && !world->may_lose_space)
+      || shared != counts->shared)
     world_fail (world, "%" PRIu64 " blocks are mapped, %" PRIu64 " used; %" PRIu64
                 " shared, not %" PRIu64, used, counts->used, shared, counts->shared);
   free (owners);

@@ -21,6 +21,8 @@
 #define WORLD_DISKS 4
 #define WORLD_CLIENTS 24
 
+struct world;
+
 struct world_options {
   uint64_t seed;
   struct store_geometry geometry;
@@ -32,6 +34,9 @@ struct world_options {
   bool is_tight;                /* so small that ENOSPC is to be expected */
   bool is_traced;
   bool is_plain;                /* requests start and end at once, clients do not die (explorer) */
+  /* NULL: faults end with each opening.  Else they go on, and this ends them where an opening has
+   * failed, or what was recovered cannot be read. */
+  void (*end_faults) (struct world *world);
   /* how often what is chosen */
   unsigned step_weight, io_weight, tick_weight;
 };
@@ -92,6 +97,9 @@ struct world {
   char arena_path[160];
   bool reads_ahead;             /* is_plain: READs are parts of streams */
   bool is_faulty;               /* device faults were switched on since it was opened */
+  bool is_starved;              /* allocations fail */
+  bool may_lose_space;          /* for want of memory; until it is opened again */
+  bool is_cut_off;              /* it could not be closed in order, for such a fault */
   bool is_failed;
   uint8_t *buffer;              /* of the largest request */
   uint64_t buffer_bytes;
