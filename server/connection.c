@@ -100,6 +100,18 @@ receive_handshake (struct connection *connection)
 }
 
 static void
+connection_receive (struct connection *connection)
+{
+  if (connection->state == CONNECTION_HANDSHAKE) {
+    if (connection->security != SECURITY_HANDSHAKE)
+      receive_handshake (connection);
+  } else if (connection->state == CONNECTION_TRANSMISSION) {
+    if (transmit_receive (connection) != 0)
+      connection_die (connection);
+  }
+}
+
+static void
 on_readable (struct ev_loop *loop, ev_io *watcher, int events)
 {
   struct connection *connection = watcher->data;
@@ -107,10 +119,7 @@ on_readable (struct ev_loop *loop, ev_io *watcher, int events)
   (void) loop;
   (void) events;
   connection_changed (connection);
-  if (connection->state == CONNECTION_HANDSHAKE)
-    receive_handshake (connection);
-  else if (connection->state == CONNECTION_TRANSMISSION && transmit_receive (connection) != 0)
-    connection_die (connection);
+  connection_receive (connection);
 }
 
 static void
@@ -166,10 +175,13 @@ has_output (const struct connection *connection)
 static void
 set_reading (struct connection *connection, bool is_wanted)
 {
-  if (is_wanted)
-    ev_io_start (connection->worker->loop, &connection->read_watcher);
-  else
+  if (!is_wanted) {
     ev_io_stop (connection->worker->loop, &connection->read_watcher);
+    return;
+  }
+  ev_io_start (connection->worker->loop, &connection->read_watcher);
+  if (connection->transport.has_more)
+    connection_changed (connection);
 }
 
 static void
@@ -178,6 +190,46 @@ begin_draining (struct connection *connection)
   leave_handshake (connection, CONNECTION_DRAINING);
   set_reading (connection, false);
   transmit_drop_incoming (connection);
+}
+
+/* A client could have this said as often as it likes. */
+static void
+complain (struct connection *connection, const char *what, const char *why)
+{
+  struct worker *worker = connection->worker;
+
+  if (now (connection) - worker->complained_at < 1)
+    return;
+  worker->complained_at = now (connection);
+  log_info ("%s: %s", what, why);
+}
+
+/* Goes on with TLS, if it is its turn; false: options cannot be answered now. */
+static bool
+advance_tls (struct connection *connection)
+{
+  struct transport *transport = &connection->transport;
+  int error = 0;
+
+  if (connection->security == SECURITY_AGREED) {
+    error = transport_start_tls (transport, server_of (connection)->tls);
+    connection->security = SECURITY_HANDSHAKE;
+  }
+  if (error == 0 && connection->security == SECURITY_HANDSHAKE) {
+    error = transport_handshake (transport);
+    if (error == 0)
+      connection->security = SECURITY_TLS;
+    else if (error == -EAGAIN && transport->wants_write)
+      ev_io_start (connection->worker->loop, &connection->write_watcher);
+  }
+  if (error == -EAGAIN) {
+    set_reading (connection, true);
+  } else if (error) {
+    complain (connection, "a client's TLS handshake failed",
+              transport->reason ? transport->reason : strerror (-error));
+    connection_die (connection);
+  }
+  return error == 0;
 }
 
 /* Answers options; a client that does not fetch its answers is not asked for more. */
@@ -191,8 +243,12 @@ advance_handshake (struct connection *connection)
       return;
     if (has_output (connection))
       break;
+    if (!advance_tls (connection))
+      return;
     result = negotiate_run (connection);
-  } while (result == NEGOTIATE_MORE && has_output (connection));
+    if (result == NEGOTIATE_STARTTLS)
+      connection->security = SECURITY_AGREED;
+  } while (result <= NEGOTIATE_STARTTLS && has_output (connection));
 
   if (result == NEGOTIATE_DONE) {
     leave_handshake (connection, CONNECTION_TRANSMISSION);
@@ -252,6 +308,8 @@ connection_end (struct connection *connection)
 void
 connection_advance (struct connection *connection)
 {
+  if (connection->transport.has_more && ev_is_active (&connection->read_watcher))
+    connection_receive (connection);
   switch (connection->state) {
   case CONNECTION_HANDSHAKE:
     advance_handshake (connection);

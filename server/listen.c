@@ -31,17 +31,18 @@
 
 /* --- addresses as clients write them --- */
 
+/* SCHEME is "nbd" or "nbds". */
 static char *
-format_uri (const char *format, const char *text, unsigned number)
+format_uri (const char *format, const char *scheme, const char *text, unsigned number)
 {
   char *uri;
 
-  return asprintf (&uri, format, text, number) == -1 ? NULL : uri;
+  return asprintf (&uri, format, scheme, text, number) == -1 ? NULL : uri;
 }
 
 /* PATH, absolute, with what has a meaning in a URI escaped. */
 static char *
-unix_uri (const char *path)
+unix_uri (const char *scheme, const char *path)
 {
   static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/";
   char directory[4096] = "", *uri = NULL;
@@ -53,7 +54,7 @@ unix_uri (const char *path)
   stream = open_memstream (&uri, &size);
   if (!stream)
     return NULL;
-  fputs ("nbd+unix:///?socket=", stream);
+  fprintf (stream, "%s+unix:///?socket=", scheme);
   for (unsigned part = 0; part < 2; part++)
     for (const char *at = part == 0 ? directory : path; *at; at++) {
       if (part == 1 && at == path && *path != '/')
@@ -72,7 +73,7 @@ unix_uri (const char *path)
 
 /* The address that a socket has now: with the port that the kernel chose. */
 static char *
-socket_uri (int fd)
+socket_uri (const char *scheme, int fd)
 {
   union {
     struct sockaddr any;
@@ -87,16 +88,17 @@ socket_uri (int fd)
     return NULL;
   switch (address.any.sa_family) {
   case AF_UNIX:
-    return address.local.sun_path[0] ? unix_uri (address.local.sun_path) : strdup ("nbd+unix:///");
+    return address.local.sun_path[0] ? unix_uri (scheme, address.local.sun_path)
+                                     : format_uri ("%s+unix:///", scheme, "", 0);
   case AF_VSOCK:
     /* As its guests see it, the host is 2. */
-    return format_uri ("nbd+vsock://%s:%u", "2", address.vsock.svm_port);
+    return format_uri ("%s+vsock://%s:%u", scheme, "2", address.vsock.svm_port);
   default:
     if (getnameinfo (&address.any, length, host, sizeof host, port, sizeof port,
                      NI_NUMERICHOST | NI_NUMERICSERV) != 0)
       return NULL;
-    return format_uri (address.any.sa_family == AF_INET6 ? "nbd://[%s]:%u" : "nbd://%s:%u", host,
-                       (unsigned) atoi (port));
+    return format_uri (address.any.sa_family == AF_INET6 ? "%s://[%s]:%u" : "%s://%s:%u", scheme,
+                       host, (unsigned) atoi (port));
   }
 }
 
@@ -113,7 +115,7 @@ add_listener (struct server *server, int fd)
   memset (listener, 0, sizeof *listener);
   listener->server = server;
   listener->fd = fd;
-  listener->uri = socket_uri (fd);
+  listener->uri = socket_uri (server->options.tls == TLS_REQUIRE ? "nbds" : "nbd", fd);
   if (!listener->uri) {
     log_error ("cannot tell the address of a listening socket: %s", strerror (errno));
     return -EINVAL;

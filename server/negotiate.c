@@ -6,7 +6,7 @@
  * answer.  What a client may cost before it has chosen a disk is bounded: number
  * of options, their length, and (in connection.c) the time.
  *
- * There is no TLS yet: STARTTLS is refused, and no other option depends on it.
+ * STARTTLS takes back all that was agreed on before it: anybody may have said that.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -242,13 +242,33 @@ option_extended_headers (struct connection *connection, const struct asked *opti
   }
 }
 
-static void
+static enum negotiate_result
 option_starttls (struct connection *connection, const struct asked *option)
 {
-  if (option->length > 0)
+  if (option->length > 0) {
     answer_invalid (connection, option->kind);
-  else
+  } else if (!connection->worker->server->tls) {
     answer_error (connection, option->kind, NBD_REP_ERR_UNSUP, "This server does not speak TLS.");
+  } else if (connection->security != SECURITY_NONE) {
+    answer_error (connection, option->kind, NBD_REP_ERR_INVALID, "TLS is spoken already.");
+  } else {
+    answer_ack (connection, option->kind);
+    connection->is_structured = connection->is_extended = false;
+    connection->negotiation.contexts = 0;
+    /* What came in one piece with the option did not come from who will show who it is. */
+    connection->input_start = connection->input_end = 0;
+    return NEGOTIATE_STARTTLS;
+  }
+  return NEGOTIATE_MORE;
+}
+
+/* With --tls=require only these can be had in the clear. */
+static bool
+needs_tls (const struct connection *connection, uint32_t option)
+{
+  return connection->worker->server->options.tls == TLS_REQUIRE
+         && connection->security != SECURITY_TLS && option != NBD_OPT_STARTTLS
+         && option != NBD_OPT_ABORT;
 }
 
 static enum negotiate_result
@@ -257,6 +277,13 @@ answer (struct connection *connection, const struct asked *option)
   if (option->kind == NBD_OPT_ABORT) {
     answer_ack (connection, option->kind);
     return NEGOTIATE_ABORTED;
+  }
+  if (needs_tls (connection, option->kind)) {
+    if (option->kind == NBD_OPT_EXPORT_NAME)
+      return NEGOTIATE_ABORTED;
+    answer_error (connection, option->kind, NBD_REP_ERR_TLS_REQD,
+                  "This server can be used by TLS only.");
+    return NEGOTIATE_MORE;
   }
   if (atomic_load (&connection->worker->server->is_stopping)) {
     if (option->kind == NBD_OPT_EXPORT_NAME)
@@ -274,8 +301,7 @@ answer (struct connection *connection, const struct asked *option)
     option_list (connection, option);
     break;
   case NBD_OPT_STARTTLS:
-    option_starttls (connection, option);
-    break;
+    return option_starttls (connection, option);
   case NBD_OPT_STRUCTURED_REPLY:
     option_structured_reply (connection, option);
     break;

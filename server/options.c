@@ -31,10 +31,14 @@ static const char usage[] =
   "  -t, --threads N       threads (default: one per CPU)\n"
   "      --cache SIZE      memory for the cache (default 256M, at least 80M)\n"
   "      --arena PATH|off  where that memory lies (default: a file in /dev/shm)\n"
+  "      --tls off|on|require  refuse, offer or demand TLS (default off)\n"
+  "      --tls-certificates DIR  with server-cert.pem, server-key.pem and ca-cert.pem\n"
+  "      --tls-psk FILE    with lines of USER:KEY\n"
+  "      --tls-verify-peer clients must have a certificate of ca-cert.pem\n"
   "      --run CMD         run CMD with $uri and $unixsocket set, exit with its status\n";
 
 enum { OPTION_VSOCK = 256, OPTION_CACHE, OPTION_ARENA, OPTION_RUN, OPTION_RESIZE,
-       OPTION_HELP };
+       OPTION_TLS, OPTION_TLS_CERTIFICATES, OPTION_TLS_PSK, OPTION_TLS_VERIFY_PEER, OPTION_HELP };
 
 static const struct option long_options[] = {
   { "unix", required_argument, NULL, 'U' },
@@ -50,6 +54,10 @@ static const struct option long_options[] = {
   { "arena", required_argument, NULL, OPTION_ARENA },
   { "resize", no_argument, NULL, OPTION_RESIZE },
   { "run", required_argument, NULL, OPTION_RUN },
+  { "tls", required_argument, NULL, OPTION_TLS },
+  { "tls-certificates", required_argument, NULL, OPTION_TLS_CERTIFICATES },
+  { "tls-psk", required_argument, NULL, OPTION_TLS_PSK },
+  { "tls-verify-peer", no_argument, NULL, OPTION_TLS_VERIFY_PEER },
   { "help", no_argument, NULL, OPTION_HELP },
   { NULL, 0, NULL, 0 },
 };
@@ -106,6 +114,22 @@ parse_cache (const char *text, struct serve_options *options)
   return true;
 }
 
+static bool
+parse_tls (const char *text, struct serve_options *options)
+{
+  static const char *const modes[] = {
+    [TLS_OFF] = "off", [TLS_ON] = "on", [TLS_REQUIRE] = "require",
+  };
+
+  for (unsigned i = 0; i < ARRAY_COUNT (modes); i++)
+    if (strcmp (text, modes[i]) == 0) {
+      options->tls = (enum tls_mode) i;
+      return true;
+    }
+  log_error ("--tls %s: not off, on or require", text);
+  return false;
+}
+
 /* One option; false after a message. */
 static bool
 parse_one (int option, struct serve_options *options)
@@ -147,10 +171,39 @@ parse_one (int option, struct serve_options *options)
   case OPTION_RUN:
     options->run = optarg;
     return true;
+  case OPTION_TLS:
+    return parse_tls (optarg, options);
+  case OPTION_TLS_CERTIFICATES:
+    options->tls_certificates = optarg;
+    return true;
+  case OPTION_TLS_PSK:
+    options->tls_psk = optarg;
+    return true;
+  case OPTION_TLS_VERIFY_PEER:
+    options->tls_verify_peer = true;
+    return true;
   default:
     /* getopt has said what. */
     return false;
   }
+}
+
+static bool
+check_tls (const struct serve_options *options)
+{
+  if (options->tls != TLS_OFF && !options->tls_certificates && !options->tls_psk) {
+    log_error ("--tls needs --tls-certificates or --tls-psk");
+    return false;
+  }
+  if (options->tls == TLS_OFF && (options->tls_certificates || options->tls_psk)) {
+    log_error ("--tls-certificates and --tls-psk need --tls on or --tls require");
+    return false;
+  }
+  if (options->tls_verify_peer && !options->tls_certificates) {
+    log_error ("--tls-verify-peer needs --tls-certificates");
+    return false;
+  }
+  return true;
 }
 
 static bool
@@ -169,7 +222,7 @@ check_together (const struct serve_options *options)
     log_error ("--export: the name is empty");
     return false;
   }
-  return true;
+  return check_tls (options);
 }
 
 int

@@ -93,6 +93,20 @@ on_signal (struct ev_loop *loop, ev_signal *watcher, int events)
   server_stop (server);
 }
 
+/* Who is connected stays so; who comes from now on meets what the files say now. */
+static void
+on_hangup (struct ev_loop *loop, ev_signal *watcher, int events)
+{
+  struct server *server = watcher->data;
+
+  (void) loop;
+  (void) events;
+  if (tls_reload (server->tls))
+    log_info ("certificates and keys have been read again");
+  else
+    log_error ("certificates and keys stay as they were");
+}
+
 static void
 on_child (struct ev_loop *loop, ev_signal *watcher, int events)
 {
@@ -125,7 +139,7 @@ watch_signal (struct server *server, ev_signal *watcher,
 
 /* Blocked before the first thread is made; watch_signal opens them again on the main thread. */
 static void
-block_signals (void)
+block_signals (const struct server *server)
 {
   sigset_t set;
 
@@ -134,6 +148,8 @@ block_signals (void)
   sigaddset (&set, SIGTERM);
   sigaddset (&set, SIGINT);
   sigaddset (&set, SIGCHLD);
+  if (server->tls)
+    sigaddset (&set, SIGHUP);
   pthread_sigmask (SIG_BLOCK, &set, NULL);
 }
 
@@ -312,6 +328,8 @@ begin (struct server *server)
   watch_signal (server, &server->on_terminate, on_signal, SIGTERM);
   watch_signal (server, &server->on_interrupt, on_signal, SIGINT);
   watch_signal (server, &server->on_child, on_child, SIGCHLD);
+  if (server->tls)
+    watch_signal (server, &server->on_hangup, on_hangup, SIGHUP);
   start_control (server);
   listen_start (server);
   if (server->options.is_single)
@@ -359,6 +377,7 @@ end (struct server *server)
     server->exit_status = EXIT_FAILURE;
   if (server->has_pidfile)
     unlink (server->options.pidfile);
+  tls_close (server->tls);
   if (server->temporary_directory)
     rmdir (server->temporary_directory);
   free (server->temporary_directory);
@@ -382,8 +401,12 @@ serve_main (int argc, char **argv)
     return error;
   }
   server->is_read_only = server->options.is_read_only;
-  block_signals ();
-  if (server->options.run && !server->options.unix_path)
+  if (server->options.tls != TLS_OFF) {
+    server->tls = tls_open (&server->options);
+    error = server->tls ? 0 : -EINVAL;
+  }
+  block_signals (server);
+  if (error == 0 && server->options.run && !server->options.unix_path)
     error = make_temporary_path (server);
   if (error == 0)
     error = listen_open (server);

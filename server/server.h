@@ -38,7 +38,21 @@ struct control;
 struct server;
 struct worker;
 
-/* --- transport.c: bytes to and from a client; sockets and pipes, TLS will be one more class --- */
+/* --- tls.c: certificates and keys --- */
+
+enum tls_mode { TLS_OFF, TLS_ON, TLS_REQUIRE };
+#define TLS_IDENTITY_MAX 128       /* bytes of a user's name */
+
+struct serve_options;
+struct tls;
+
+/* Reads what OPTIONS name; NULL after a message. */
+struct tls *tls_open (const struct serve_options *options);
+/* Reads it again, for those who come from now on.  False after a message: all is as it was. */
+bool tls_reload (struct tls *tls);
+void tls_close (struct tls *tls);
+
+/* --- transport.c: bytes to and from a client: sockets and pipes --- */
 
 struct transport;
 
@@ -53,14 +67,32 @@ struct transport_class {
 struct transport {
   const struct transport_class *class;
   int receive_fd, send_fd;       /* non-blocking; differ for pipes only */
+  bool has_more;                 /* there may be more to receive than the socket knows of */
+
+  /* TLS. */
+  struct ssl_st *ssl;            /* OpenSSL's; NULL: plain */
+  bool wants_write;              /* -EAGAIN: it waits for the socket to be writable */
+  bool is_broken;                /* not even a goodbye can be sent */
+  const char *reason;            /* why the handshake failed */
+  char user[TLS_IDENTITY_MAX + 1];   /* who has shown that it has this user's key; "": nobody */
 };
 
 /* Takes over the descriptors, makes them non-blocking, and sets what a block server wants of its
  * sockets. */
 void transport_init_plain (struct transport *transport, int receive_fd, int send_fd);
 
+void transport_close_plain (struct transport *transport);
+
 /* Whether the peer has closed its side: then what is still unread was given up by it. */
 bool transport_peer_is_gone (const struct transport *transport);
+
+/* --- transport-tls.c: the same by TLS --- */
+
+/* From here on, nothing is sent or received but by TLS.  0 or -ENOMEM. */
+int transport_start_tls (struct transport *transport, struct tls *tls);
+/* To be called until it is 0, whenever the socket is readable or, if WANTS_WRITE, writable.
+ * Negative errno but -EAGAIN: it has failed. */
+int transport_handshake (struct transport *transport);
 
 /* --- answer.c: options, and the answers to them --- */
 
@@ -124,7 +156,9 @@ struct negotiation {
   char context_name[DISK_NAME_MAX + 1];
 };
 
-enum negotiate_result { NEGOTIATE_MORE, NEGOTIATE_DONE, NEGOTIATE_ABORTED };
+enum negotiate_result {
+  NEGOTIATE_MORE, NEGOTIATE_STARTTLS, NEGOTIATE_DONE, NEGOTIATE_ABORTED,
+};
 
 /* Queues the server's hello. */
 void negotiate_start (struct connection *connection);
@@ -133,7 +167,7 @@ void negotiate_start (struct connection *connection);
 struct disk *server_open_disk (struct server *server, const char *name);
 
 /* Takes whole options from connection->input and queues the answers.  MORE: the rest has not
- * come yet.  DONE: connection->disk is there, transmission begins with what is left in input.
+ * come yet.  STARTTLS: send what is queued, then it is the turn of TLS.  DONE: connection->disk is there, transmission begins with what is left in input.
  * ABORTED: send what is queued, then end. */
 enum negotiate_result negotiate_run (struct connection *connection);
 
@@ -259,11 +293,19 @@ enum connection_state {
   CONNECTION_SYNCING,              /* nothing runs but the FLUSH that makes all durable */
 };
 
+enum connection_security {
+  SECURITY_NONE,
+  SECURITY_AGREED,                 /* the answer to STARTTLS is being sent */
+  SECURITY_HANDSHAKE,
+  SECURITY_TLS,
+};
+
 struct connection {
   struct worker *worker;
   struct list link;                /* in worker->connections */
   struct list changed_link;        /* in worker->changed: connection_advance is wanted */
   enum connection_state state;
+  enum connection_security security;
   struct transport transport;
   ev_io read_watcher, write_watcher;
   double since;                    /* when it began, or began to stop: for the deadlines */
@@ -340,6 +382,7 @@ struct worker {
   ev_timer tick;                   /* active while there are connections */
   struct list connections, changed;
   bool is_stopping;
+  double complained_at;            /* about a client; once a second is enough */
   struct worker_counters counters;
 
   pthread_mutex_t mutex;           /* leaf; protects: */
@@ -390,6 +433,10 @@ struct serve_options {
   uint64_t cache_bytes;            /* 0: the engine's default */
   const char *arena;
   const char *run;
+  enum tls_mode tls;
+  const char *tls_certificates;    /* a directory */
+  const char *tls_psk;             /* a file */
+  bool tls_verify_peer;
 };
 
 /* 0; or the exit status (2 after a message, 0 after --help) with *STOP set. */
@@ -420,6 +467,7 @@ void listen_close (struct server *server);
 struct server {
   struct serve_options options;
   struct store *store;
+  struct tls *tls;                 /* NULL: off */
   struct worker *workers;
   unsigned worker_count, next_worker;
   struct listener listeners[LISTENERS_MAX];
@@ -432,7 +480,7 @@ struct server {
   bool has_pidfile;                /* to be removed at the end */
   _Atomic bool is_stopping;
   _Atomic unsigned connection_count, handshake_count;
-  ev_signal on_terminate, on_interrupt, on_child;
+  ev_signal on_terminate, on_interrupt, on_child, on_hangup;
   struct control *control;         /* control.h; NULL: there is none */
 };
 

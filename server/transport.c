@@ -53,16 +53,17 @@ pipe_send (struct transport *transport, const struct iovec *segments, unsigned c
   return plain_result (writev (transport->send_fd, segments, (int) count));
 }
 
-static void
-plain_close (struct transport *transport)
+void
+transport_close_plain (struct transport *transport)
 {
   close (transport->receive_fd);
   if (transport->send_fd != transport->receive_fd)
     close (transport->send_fd);
 }
 
-static const struct transport_class socket_class = { socket_receive, socket_send, plain_close };
-static const struct transport_class pipe_class = { pipe_receive, pipe_send, plain_close };
+static const struct transport_class socket_class = { socket_receive, socket_send,
+                                                    transport_close_plain };
+static const struct transport_class pipe_class = { pipe_receive, pipe_send, transport_close_plain };
 
 static bool
 is_socket (int fd)

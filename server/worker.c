@@ -45,8 +45,12 @@ on_prepare (struct ev_loop *loop, ev_prepare *watcher, int events)
 
   (void) events;
   for (unsigned turn = 0; has_run && turn < TURNS_MAX; turn++) {
+    struct list changed = LIST_INIT (changed);
+
     has_run = context_run (worker->context);
-    while ((link = list_take (&worker->changed))) {
+    /* One that changes again while it is advanced has its next turn after the others. */
+    list_splice (&changed, &worker->changed);
+    while ((link = list_take (&changed))) {
       connection_advance (container_of (link, struct connection, changed_link));
       has_run = true;
     }

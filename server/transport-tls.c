@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* transport-tls.c - bytes to and from a client, by TLS.
+ *
+ * OpenSSL reads and writes the socket itself, and never waits.  Frames go out in records of 16 KiB,
+ * gathered in a buffer of the thread's; where the kernel does the encryption (kTLS) they go to it
+ * as they are.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+
+#include "base/check.h"
+#include "server.h"
+#include "tls.h"
+
+#define RECORD_BYTES (16 * 1024)   /* the longest there is */
+
+/* As transport's functions have it. */
+static int
+tls_error (struct transport *transport, int result)
+{
+  switch (SSL_get_error (transport->ssl, result)) {
+  case SSL_ERROR_WANT_READ:
+    transport->wants_write = false;
+    return -EAGAIN;
+  case SSL_ERROR_WANT_WRITE:
+    transport->wants_write = true;
+    return -EAGAIN;
+  case SSL_ERROR_ZERO_RETURN:
+    return 0;
+  case SSL_ERROR_SYSCALL:
+    transport->is_broken = true;
+    return errno == 0 ? -ECONNRESET : -errno;
+  default:
+    transport->is_broken = true;
+    return -EPROTO;
+  }
+}
+
+static ssize_t
+tls_receive (struct transport *transport, const struct iovec *segments, unsigned count)
+{
+  size_t total = 0, length;
+
+  if (transport->is_broken)
+    return -EPROTO;
+  for (unsigned i = 0; i < count; i++)
+    for (size_t at = 0; at < segments[i].iov_len; at += length, total += length) {
+      int result;
+
+      ERR_clear_error ();
+      errno = 0;
+      result = SSL_read_ex (transport->ssl, (uint8_t *) segments[i].iov_base + at,
+                            segments[i].iov_len - at, &length);
+      if (result == 1)
+        continue;
+      transport->has_more = false;
+      result = tls_error (transport, result);
+      /* What came before the end, or the error, comes first; those are told again. */
+      if (total > 0 && result != -EAGAIN)
+        transport->has_more = true;
+      return total > 0 ? (ssize_t) total : result;
+    }
+  /* There may be more, and the socket would not tell. */
+  transport->has_more = true;
+  return (ssize_t) total;
+}
+
+/* What fits into one record. */
+static size_t
+gather (uint8_t *record, const struct iovec *segments, unsigned count)
+{
+  size_t length = 0;
+
+  for (unsigned i = 0; i < count && length < RECORD_BYTES; i++) {
+    size_t step = MIN (segments[i].iov_len, RECORD_BYTES - length);
+
+    memcpy (record + length, segments[i].iov_base, step);
+    length += step;
+  }
+  return length;
+}
+
+static ssize_t
+tls_send (struct transport *transport, const struct iovec *segments, unsigned count)
+{
+  static _Thread_local uint8_t record[RECORD_BYTES];
+  const void *data = segments[0].iov_base;
+  size_t length = segments[0].iov_len, sent;
+  int result;
+
+  if (count > 1 && length < RECORD_BYTES) {
+    length = gather (record, segments, count);
+    data = record;
+  }
+  ERR_clear_error ();
+  errno = 0;
+  /* After -EAGAIN the same bytes come again, as OpenSSL wants it: nothing gets in front of them. */
+  result = SSL_write_ex (transport->ssl, data, length, &sent);
+  if (result == 1)
+    return (ssize_t) sent;
+  result = tls_error (transport, result);
+  return result == 0 ? -EPIPE : result;
+}
+
+static ssize_t
+ktls_send (struct transport *transport, const struct iovec *segments, unsigned count)
+{
+  struct msghdr message = { .msg_iov = (struct iovec *) segments, .msg_iovlen = count };
+  ssize_t sent = sendmsg (transport->send_fd, &message, MSG_NOSIGNAL);
+
+  if (sent >= 0)
+    return sent;
+  return errno == EWOULDBLOCK || errno == EINTR ? -EAGAIN : -errno;
+}
+
+static void
+tls_transport_close (struct transport *transport)
+{
+  ERR_clear_error ();
+  if (!transport->is_broken && SSL_is_init_finished (transport->ssl))
+    SSL_shutdown (transport->ssl);
+  SSL_free (transport->ssl);
+  transport->ssl = NULL;
+  transport_close_plain (transport);
+}
+
+static const struct transport_class tls_class = { tls_receive, tls_send, tls_transport_close };
+static const struct transport_class ktls_class = { tls_receive, ktls_send, tls_transport_close };
+
+int
+transport_start_tls (struct transport *transport, struct tls *tls)
+{
+  SSL *ssl = tls_new (tls);
+
+  if (!ssl || SSL_set_rfd (ssl, transport->receive_fd) != 1
+      || SSL_set_wfd (ssl, transport->send_fd) != 1) {
+    SSL_free (ssl);
+    return -ENOMEM;
+  }
+  SSL_set_accept_state (ssl);
+  SSL_set_app_data (ssl, transport);
+  transport->ssl = ssl;
+  transport->class = &tls_class;
+  return 0;
+}
+
+/* Why a handshake failed. */
+static const char *
+failure_reason (SSL *ssl, int error)
+{
+  long verified = SSL_get_verify_result (ssl);
+
+  if (verified != X509_V_OK)
+    return X509_verify_cert_error_string (verified);
+  if (error == -EPROTO)
+    return tls_reason ();
+  return error == 0 ? "it was given up" : strerror (-error);
+}
+
+int
+transport_handshake (struct transport *transport)
+{
+  int result;
+
+  ERR_clear_error ();
+  errno = 0;
+  result = SSL_accept (transport->ssl);
+  if (result != 1) {
+    result = tls_error (transport, result);
+    if (result != -EAGAIN)
+      transport->reason = failure_reason (transport->ssl, result);
+    return result == 0 ? -ECONNRESET : result;
+  }
+  transport->wants_write = false;
+  /* Some of what follows may have been read with the handshake. */
+  transport->has_more = true;
+  if (BIO_get_ktls_send (SSL_get_wbio (transport->ssl)))
+    transport->class = &ktls_class;
+  return 0;
+}
+
+void
+tls_set_user (SSL *ssl, const char *user)
+{
+  struct transport *transport = SSL_get_app_data (ssl);
+
+  CHECK (strlen (user) <= TLS_IDENTITY_MAX);
+  strcpy (transport->user, user);
+}
