@@ -203,8 +203,7 @@ header_fill (struct arena *arena, const struct arena_identity *identity)
   header->tail_bytes = arena->tail_bytes;
   header->length = arena->length;
   header->checksum = header_checksum (header);
-  atomic_thread_fence (memory_order_release);
-  header->magic = ARENA_MAGIC;
+  __atomic_store_n (&header->magic, ARENA_MAGIC, __ATOMIC_RELEASE);
 }
 
 struct arena *

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* test-cache-replace.c - which frames stay: a long scan, and a block's standing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <time.h>
+
+#include "store/test-cache.h"
+
+/* True: it was there. */
+static bool
+scan_read (struct cache *cache, struct cache_disk *disk, uint64_t block)
+{
+  struct list wake = LIST_INIT (wake);
+  struct frame *frame = cache_get (cache, disk->id, block), *fresh;
+  bool hit = frame != NULL;
+
+  if (!hit) {
+    fresh = cache_allocate (cache);
+    assert_int_equal (cache_fill_begin (cache, disk, block, fresh, &frame), CACHE_YOURS);
+    content_set (frame, disk->id, block, 1);
+    cache_fill_end (cache, frame, true, &wake);
+  }
+  cache_put (cache, frame);
+  return hit;
+}
+
+static void
+test_scan (void **state)
+{
+  enum { FRAMES = 4096, HOT = 1500 };
+  struct arena *arena = arena_make (FRAMES);
+  struct cache *cache = cache_create (arena);
+  struct cache_disk disk;
+  struct cache_dropped dropped = { 0 };
+  struct list wake = LIST_INIT (wake);
+  struct timespec before, after;
+  unsigned hits = 0;
+
+  (void) state;
+  cache_disk_init (&disk, 1);
+  for (unsigned round = 0; round < 4; round++)
+    for (uint64_t i = 0; i < HOT; i++)
+      scan_read (cache, &disk, i * 37);
+  for (uint64_t block = 1000000; block < 1000000 + 20 * FRAMES; block++) {
+    scan_read (cache, &disk, block);
+    if (block % 4 == 0)
+      scan_read (cache, &disk, block);
+  }
+  for (uint64_t i = 0; i < HOT; i++)
+    hits += scan_read (cache, &disk, i * 37);
+  print_message ("%u of %u hot blocks survived a scan of 20 times the cache\n", hits, HOT);
+  assert_true (hits >= HOT * 95 / 100);
+  cache_verify (cache);
+
+  clock_gettime (CLOCK_MONOTONIC, &before);
+  for (unsigned i = 0; i < 10000; i++)
+    cache_drop (cache, &disk, 1 << 22, (1 << 22) + 8191, &dropped, &wake);
+  clock_gettime (CLOCK_MONOTONIC, &after);
+  print_message ("dropping 32 MiB of nothing: %lld ns\n",
+                 (long long) ((after.tv_sec - before.tv_sec) * 1000000000LL + after.tv_nsec
+                              - before.tv_nsec) / 10000);
+  assert_true (dropped.frames == 0);
+  cache_drop (cache, &disk, 0, UINT64_MAX >> 12, &dropped, &wake);
+  assert_true (dropped.frames > FRAMES * 9 / 10);
+  cache_disk_destroy (&disk);
+  cache_destroy (cache, false);
+  arena_free (arena);
+}
+
+/* A block that comes back soon after it left the small queue, and one that is written and was in
+ * the main queue, go to the main queue. */
+static void
+test_standing (void **state)
+{
+  struct arena *arena = arena_make (64);
+  struct cache *cache = cache_create (arena);
+  struct cache_disk disk;
+  struct cache_dropped dropped = { 0 };
+  struct list wake = LIST_INIT (wake);
+  struct frame *frame;
+
+  (void) state;
+  cache_disk_init (&disk, 1);
+  for (uint64_t block = 0; block < 80; block++)
+    scan_read (cache, &disk, block);
+  assert_null (cache_peek (cache, 1, 0));
+  scan_read (cache, &disk, 0);
+  frame = cache_get (cache, 1, 0);
+  assert_int_equal (frame->queue, QUEUE_MAIN);
+  cache_put (cache, frame);
+  for (uint64_t block = 79; block <= 80; block++) {
+    frame = cache_allocate (cache);
+    assert_true (cache_charge_dirty (cache, 1, NULL, NULL));
+    assert_true (cache_publish (cache, &disk, block == 80 ? 0 : block, frame, NULL, false, NULL,
+                                &wake));
+    cache_put (cache, frame);
+    assert_int_equal (frame->queue, QUEUE_NONE);
+    assert_int_equal (cache_collect (cache, &disk, COLLECT_OLDEST, UINT64_MAX, 0, &frame, 1), 1);
+    assert_false (cache_settle (cache, frame, true, &wake));
+    assert_int_equal (frame->queue, block == 80 ? QUEUE_MAIN : QUEUE_SMALL);
+    cache_put (cache, frame);
+  }
+  cache_verify (cache);
+  cache_drop (cache, &disk, 0, 100, &dropped, &wake);
+  cache_disk_destroy (&disk);
+  cache_destroy (cache, false);
+  arena_free (arena);
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_scan),
+    cmocka_unit_test (test_standing),
+  };
+
+  return cmocka_run_group_tests_name ("cache-replace", tests, NULL, NULL);
+}
