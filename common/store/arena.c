@@ -307,6 +307,22 @@ arena_take_over (const char *path, const struct arena_identity *identity, const 
   return NULL;
 }
 
+/* Between the two stores the process may be killed: then nothing is known, which does no harm. */
+void
+arena_note_durable (struct arena *arena, uint64_t sequence)
+{
+  atomic_store_explicit (&arena->header->durable, sequence, memory_order_release);
+  atomic_store_explicit (&arena->header->durable_check, ~sequence, memory_order_release);
+}
+
+uint64_t
+arena_durable (const struct arena *arena)
+{
+  uint64_t sequence = atomic_load (&arena->header->durable);
+
+  return atomic_load (&arena->header->durable_check) == ~sequence ? sequence : 0;
+}
+
 void
 arena_close (struct arena *arena, bool remove)
 {

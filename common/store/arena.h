@@ -43,6 +43,8 @@ struct arena_header {          /* in the first block */
   /* `live`: changed while open; not part of the checksum */
   _Atomic uint64_t tail_end;   /* position: all item bytes before it are complete (journal.h) */
   _Atomic uint64_t tail_start; /* position: those before it are durable on the device */
+  _Atomic uint64_t durable;    /* sequence: the journal's records before it are durable, */
+  _Atomic uint64_t durable_check;   /* if this is its complement */
 };
 
 struct arena {
@@ -73,6 +75,9 @@ struct arena *arena_create (const char *path, const struct arena_identity *ident
  * be looked at or mapped. */
 struct arena *arena_take_over (const char *path, const struct arena_identity *identity,
                                const char **why);
+/* The journal's records before SEQUENCE are durable.  And: what is known of that; 0: nothing. */
+void arena_note_durable (struct arena *arena, uint64_t sequence);
+uint64_t arena_durable (const struct arena *arena);
 /* Unmaps; with REMOVE deletes the file (a clean shutdown). */
 void arena_close (struct arena *arena, bool remove);
 /* This boot: /proc/sys/kernel/random/boot_id as bytes. */

@@ -74,7 +74,7 @@ struct checker_superblock {
   struct checker_pointer catalogue, shared;
   uint64_t next_disk_id;
   uint64_t journal_position, journal_sequence;
-  uint32_t journal_half;
+  uint32_t journal_half, journal_durable;
   uint64_t journal_salt, journal_chain;
   uint64_t opened;
   char arena_path[CHECKER_PATH_MAX + 1];

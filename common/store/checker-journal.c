@@ -173,6 +173,24 @@ record_take (struct checker *checker, struct chain *chain, unsigned half, uint64
   return RECORD_VALID;
 }
 
+/* Invariant 11: the superblock tells of records that are not there. */
+static void
+chain_judge_durable (struct checker *checker, const struct chain *chain)
+{
+  const struct checker_superblock *super = &checker->super;
+  struct checker_where where
+    = { "journal record", chain_place (checker, chain->half, chain->head), NULL };
+
+  if (chain->sequence - super->journal_sequence >= super->journal_durable)
+    return;
+  checker->has_broken_chain = true;
+  checker_find (checker, CHECKER_DAMAGE, where,
+                "what they hold, writes that were acknowledged as durable, is lost",
+                "record %" PRIu64 " is invalid, but %" PRIu32
+                " were durable when the superblock was written, from %" PRIu64 " on",
+                chain->sequence, super->journal_durable, super->journal_sequence);
+}
+
 /* Invariant 11: looks in both halves for records that can only have been written after the one that
  * is missing; tells of the first of them. */
 static void
@@ -191,8 +209,10 @@ chain_judge_rest (struct checker *checker, const struct chain *chain)
     if (found++ == 0)
       place = record.place;
   }
-  if (found == 0)
+  if (found == 0) {
+    chain_judge_durable (checker, chain);
     return;
+  }
   checker->has_broken_chain = true;
   checker_find (checker, CHECKER_DAMAGE,
                 (struct checker_where) { "journal record",

@@ -50,6 +50,7 @@ superblock_decode (const uint8_t *b, struct checker_superblock *super)
   super->journal_position = checker_u64 (b + 168);
   super->journal_sequence = checker_u64 (b + 176);
   super->journal_half = checker_u32 (b + 184);
+  super->journal_durable = checker_u32 (b + 188);
   super->journal_salt = checker_u64 (b + 192);
   super->journal_chain = checker_u64 (b + 200);
   super->opened = checker_u64 (b + 208);

@@ -182,6 +182,8 @@ checkpoint_freeze (struct store *store)
   pthread_mutex_lock (&commit->mutex);
   superblock->journal_half = to_le32 (commit->half);
   /* In the end there is nothing to replay. */
+  superblock->journal_durable = to_le32 (checkpoint->kind == CHECKPOINT_RUNNING
+                                           ? commit->sequence - commit->half_sequence : 0);
   superblock->journal_sequence
     = to_le64 (checkpoint->kind == CHECKPOINT_FINAL ? commit->sequence : commit->half_sequence);
   superblock->journal_chain

@@ -89,6 +89,19 @@ commit_half_percent (struct store *store)
   return percent;
 }
 
+bool
+commit_is_bare (struct store *store)
+{
+  struct commit *commit = &store->commit;
+  bool is_bare;
+
+  pthread_mutex_lock (&commit->mutex);
+  is_bare = commit->sequence == commit->tick_sequence && commit->sealed < commit->sequence;
+  commit->tick_sequence = commit->sequence;
+  pthread_mutex_unlock (&commit->mutex);
+  return is_bare;
+}
+
 /* Starts the next commit on the context of the first that waits for it.  The mutex is held. */
 static void
 commit_start (struct commit *commit, struct commit_request *first)
@@ -290,6 +303,7 @@ commit_collect_request (struct store *store, struct commit_request *request)
   uint32_t max = commit_frames_max (store);
   uint64_t blocks = request->count + (request->second != 0);
 
+  commit->is_seal |= request->is_seal;
   if (request->disk == NULL)
     return true;
   if (request->count == 0) {
@@ -323,6 +337,7 @@ commit_collect (struct store *store)
   struct list rest = LIST_INIT (rest);
 
   commit->frame_count = 0;
+  commit->is_seal = false;
   pthread_rwlock_wrlock (&store->gate);
   commit->position_end = journal_end (&store->journal);
   if (commit->head
@@ -438,7 +453,9 @@ commit_write (struct store *store)
     return OP_MORE;
   }
   op->stage = COMMIT_DONE;
-  if (commit->frame_count == 0 && commit->position_end == journal_start (&store->journal))
+  commit->is_empty
+    = commit->frame_count == 0 && commit->position_end == journal_start (&store->journal);
+  if (commit->is_empty && !commit->is_seal)
     return OP_MORE;
   commit_build (store);
   CHECK (commit->head + commit->record_blocks <= commit_half_blocks (store));
@@ -476,6 +493,9 @@ commit_settle (struct store *store, struct list *wake)
     commit->head += commit->record_blocks;
     commit->sequence++;
     commit->chain = commit->record_checksum;
+    if (commit->is_empty)
+      commit->sealed = commit->sequence;
+    arena_note_durable (store->arena, commit->sequence);
     pthread_mutex_unlock (&commit->mutex);
     op_count (&commit->op, COUNTER_COMMITS, 1);
     op_count (&commit->op, COUNTER_COMMIT_BLOCKS, commit->record_blocks);

@@ -77,7 +77,8 @@ struct format_superblock {     /* one block, the rest of it zero */
   le64 journal_position;       /* item bytes appended before, since the store was made */
   le64 journal_sequence;       /* of the first record to replay */
   le32 journal_half;           /* where it would lie: block 0 of this half */
-  le32 reserved;               /* zero */
+  le32 journal_durable;        /* so many records, from that one on, were durable when this was
+                                  written: that they cannot be read is damage */
   le64 journal_salt;           /* random, new at each opening; seeds the records' checksums */
   le64 journal_chain;          /* `checksum` that the first record has as its `previous` */
   /* the last opening */

@@ -226,6 +226,7 @@ keeper_tick (struct store *store)
     = journal_start (&store->journal) < keeper->tick_position || counts.pending > 0
       || counts.unshared > 0;
   keeper->tick_position = journal_end (&store->journal);
+  keeper->seal_wanted = commit_is_bare (store);
   if (keeper->backoff_ticks > 0)
     keeper->backoff_ticks--;
   atomic_store (&keeper->is_discard_stuck, false);
@@ -256,7 +257,8 @@ keeper_commit_step (struct op *op)
 
   if (op->stage++ == 1)
     return OP_DONE;
-  keeper->commit = (struct commit_request) { .disk = NULL };
+  keeper->commit = (struct commit_request) { .is_seal = keeper->seal_wanted };
+  keeper->seal_wanted = false;
   op_expect (op);
   commit_join (keeper_store (keeper), &keeper->commit, op);
   return OP_WAIT;
@@ -487,7 +489,7 @@ keeper_choose (struct store *store)
 {
   struct keeper *keeper = &store->keeper;
 
-  if (journal_is_pressed (&store->journal) || keeper->commit_wanted)
+  if (journal_is_pressed (&store->journal) || keeper->commit_wanted || keeper->seal_wanted)
     keeper_start_commit (store);
   if (keeper_wants_discard (store))
     keeper_start_discard (store);

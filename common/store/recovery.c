@@ -265,7 +265,7 @@ recovery_identity (struct store *store, struct arena_identity *identity)
 /* The arena of the process before, if there is one and it is whole.  One that is there, but cannot
  * be had now, is an error: it may have what was acknowledged. */
 static int
-recovery_take_over (struct store *store, uint64_t position, char **error)
+recovery_take_over (struct store *store, const struct replay *replay, char **error)
 {
   static const uint8_t none[16];
   const struct format_superblock *superblock = &store->superblock;
@@ -273,6 +273,7 @@ recovery_take_over (struct store *store, uint64_t position, char **error)
   struct arena_identity identity;
   struct arena *arena;
   const char *why = NULL;
+  uint64_t position = replay->position;
   int number;
 
   if (memcmp (superblock->arena_id, none, 16) == 0)
@@ -287,6 +288,12 @@ recovery_take_over (struct store *store, uint64_t position, char **error)
                       "the arena %s, with what was acknowledged last, is there but cannot be taken"
                       " over: %s (%s); removing it gives that up",
                       path, why, strerror (number));
+  if (arena != NULL && arena_durable (arena) > replay->sequence) {
+    error_set (error, -EUCLEAN, "damaged: record %" PRIu64 " of the journal cannot be read, but the"
+               " arena says that it was durable; lacuna check tells more", replay->sequence);
+    arena_close (arena, false);
+    return -EUCLEAN;
+  }
   /* POSITION is where journal and nodes end: the tail begins before or there, and
    * ends there or later. */
   if (arena != NULL
@@ -460,6 +467,7 @@ recovery_resume_journal (struct store *store, const struct replay *replay)
   commit->half_chain = replay->half_chain;
   commit->salt = from_le64 (store->superblock.journal_salt);
   commit->epoch = is_in_start ? 1 : 2;
+  commit->sealed = 0;
   atomic_store (&commit->other_is_free, is_in_start);
 }
 
@@ -478,6 +486,7 @@ recovery_new_journal (struct store *store, const struct replay *replay, char **e
   commit->chain = commit->half_chain = random[0];
   commit->salt = random[1];
   commit->epoch = 3;          /* everything found is older */
+  commit->sealed = commit->sequence;
   atomic_store (&commit->other_is_free, store->is_read_only);
   return 0;
 }
@@ -569,7 +578,7 @@ recovery_load (struct store *store, const struct store_options *options, struct 
   if (!was_clean)
     result = replay_journal (replay);
   if (result == 0 && !was_clean) {
-    result = recovery_take_over (store, replay->position, error);
+    result = recovery_take_over (store, replay, error);
     if (store->arena != NULL)
       result = replay_tail (replay, store->arena);
   }

@@ -9,9 +9,9 @@
  * not applied again, but they still make DATA void.
  *
  * The end of the journal is where the next record would have to be and is not valid.  A torn
- * record there is the normal end after a power cut: it was never acknowledged.  A valid
- * record of a later sequence beyond it is damage: the chain has lost a link that was durable,
- * and the store is not opened.
+ * record there is the normal end after a power cut: it was never acknowledged.  Where a later one is
+ * found, or the superblock (or the arena: recovery.c) knows that it was durable, it is damage: the
+ * store is not opened.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -419,10 +419,19 @@ replay_record (struct replay *replay, const struct format_record *record)
   return error;
 }
 
-/* A record that cannot be reached is proof that one before it was there and is damaged. */
+/* A record that cannot be reached is proof that one before it was there and is damaged; and so is
+ * what the superblock says. */
 static int
 replay_check_end (struct replay *replay)
 {
+  const struct format_superblock *superblock = &replay->store->superblock;
+
+  if (replay->sequence - from_le64 (superblock->journal_sequence)
+      < from_le32 (superblock->journal_durable))
+    return error_set (replay->error, -EUCLEAN,
+                      "damaged: record %" PRIu64 " of the journal cannot be read, but it was durable"
+                      " when the superblock was written; lacuna check tells more",
+                      replay->sequence);
   for (unsigned half = 0; half < JOURNAL_HALVES; half++)
     for (uint64_t block = 0; block < replay_half_blocks (replay); block++) {
       const struct format_record *record = replay_header (replay, half, block);

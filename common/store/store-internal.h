@@ -129,6 +129,7 @@ struct commit_request {
   uint64_t version;                 /* fresh frames of the disk up to this one; 0: none */
   uint64_t first, count;            /* or those of these blocks, if count > 0, */
   uint64_t second;                  /* and of this one, if not 0 (the far edge of a WRITE_ZEROES) */
+  bool is_seal;                     /* a record even if there is nothing for it: commit_is_bare */
   bool is_switch;                   /* the checkpoint's: go over to the other half first */
   bool is_room;                     /* the checkpoint's, for room in the tail;
                                        see commit_join_room */
@@ -214,6 +215,10 @@ struct commit {
   uint64_t half_sequence;           /* of the first record of this half, */
   uint64_t half_chain;              /* and what precedes it */
   uint32_t epoch;                   /* counts the switches of halves */
+  bool is_seal;                     /* the record is wanted for its own sake, */
+  bool is_empty;                    /* and has nothing in it */
+  uint64_t sealed;                  /* `sequence' after the last record that needs none to follow */
+  uint64_t tick_sequence;           /* `sequence' when the clock ticked last */
   bool is_waiting;                  /* for the other half (mutex) */
   _Atomic bool other_is_free;
 };
@@ -228,6 +233,9 @@ void commit_join (struct store *store, struct commit_request *request, struct op
 bool commit_join_room (struct store *store, struct commit_request *request, struct op *op);
 /* A checkpoint freed the other half, or the store failed. */
 void commit_half_freed (struct store *store);
+/* Once per tick: whether the newest record has been that for a tick, and has something in it.  When
+ * there is a record behind it, damage to it can be told from a write that was interrupted. */
+bool commit_is_bare (struct store *store);
 /* FLUSH and FUA with at most this many blocks put them into the record. */
 uint32_t commit_small_blocks (const struct store *store);
 /* How full the current half is, 0..100. */
@@ -355,7 +363,7 @@ struct keeper {
   uint64_t discard_place, discard_length;
   bool is_discarding;
   _Atomic bool is_discard_stuck;    /* what the host holds is promised: not before the next tick */
-  bool commit_wanted;
+  bool commit_wanted, seal_wanted;
   uint64_t tick_versions[KEEPER_TICKS_OLD];
   uint64_t old_version;             /* what is older goes to its place without need */
   uint64_t tick_position;

@@ -235,6 +235,13 @@ open_whole (struct world *world, enum crash_kind kind)
     world->options.end_faults (world);
     result = open_store (world, &error);
   }
+  if (result == -EUCLEAN && world->may_refuse && error != NULL) {
+    world_trace (world, "refused: %s", error);
+    free (error);
+    sim_crash (world->image, SIM_KILL);
+    world->is_refused = true;
+    return false;
+  }
   if (result < 0) {
     world_fail (world, "the store does not open after a %s: %s (%s)",
                 kind == CRASH_KILL ? "kill" : "power cut", strerror (-result),

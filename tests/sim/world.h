@@ -99,6 +99,7 @@ struct world {
   bool is_faulty;               /* device faults were switched on since it was opened */
   bool is_starved;              /* allocations fail */
   bool may_lose_space;          /* for want of memory; until it is opened again */
+  bool may_refuse, is_refused;  /* a damaged store: it may be refused; and it was */
   bool is_cut_off;              /* it could not be closed in order, for such a fault */
   bool is_failed;
   uint8_t *buffer;              /* of the largest request */

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* test-rot.c - bits that rot on the device.  A store has run for a while, and the power was cut when
+ * nothing had been written for some time; then one sector of its metadata is changed, every one of
+ * superblocks, nodes and journal in turn, in clones of the world.
+ *
+ *   superblock, node: the other copy counts; all that was flushed is there.
+ *   journal: the store is refused, or all that was flushed is there.  Never less, and never something
+ *     else.
+ *   both copies of a node: refused, or that disk alone is.
+ *
+ * What was answered before the cut was flushed, so "all" is judged sharply.  And a process is killed
+ * just after a FLUSH: the arena knows that the last record was durable.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "store/store-internal.h"
+#include "world.h"
+
+#define META_BLOCKS 64
+#define HALF_BLOCKS 64
+
+/* Stores are abandoned, as a kill does: what they had is lost, not leaked. */
+const char *__asan_default_options (void);
+const char *
+__asan_default_options (void)
+{
+  return "detect_leaks=0";
+}
+
+static void
+quiet_sink (enum log_level level, const char *message)
+{
+  (void) level;
+  (void) message;
+}
+
+enum rot { ROT_BIT, ROT_ZEROS, ROT_NOISE, ROTS };
+
+static void
+rot_sector (struct sim_image *image, uint64_t place, unsigned sector, enum rot rot, uint64_t seed)
+{
+  struct random random = { .state = seed };
+  uint8_t block[BLOCK_SIZE], *at = block + sector * SECTOR_SIZE;
+
+  sim_peek (image, place, block);
+  for (unsigned i = 0; i < SECTOR_SIZE && rot != ROT_BIT; i++)
+    at[i] = rot == ROT_ZEROS ? 0 : random_below (&random, 256);
+  if (rot == ROT_BIT)
+    at[random_below (&random, SECTOR_SIZE)] ^= 1 << random_below (&random, 8);
+  sim_poke (image, place, block);
+}
+
+/* Opens a clone that has been damaged; 1: all is there, 0: refused, -1: a violation. */
+static int
+open_damaged (struct world *clone)
+{
+  bool is_open;
+
+  clone->may_refuse = true;
+  is_open = world_crash (clone, CRASH_POWER, 0) && world_verify (clone) && world_reopen (clone);
+  return is_open ? 1 : clone->is_refused && !clone->is_failed ? 0 : -1;
+}
+
+struct totals {
+  unsigned survived, refused, failed;
+};
+
+static void
+damage_one (struct world *world, uint64_t place, unsigned sector, enum rot rot, bool may_refuse,
+            struct totals *totals)
+{
+  uint64_t seed = (place * 8 + sector) * ROTS + rot;
+  struct world *clone = world_clone (world, seed);
+  int result;
+
+  rot_sector (clone->image, place, sector, rot, seed);
+  result = open_damaged (clone);
+  totals->survived += result == 1;
+  totals->refused += result == 0;
+  if (result < 0 || (result == 0 && !may_refuse)) {
+    printf ("FAIL test-rot: place %" PRIu64 ", sector %u, rot %d: %s\n", place, sector, rot,
+            result < 0 ? "a violation" : "refused");
+    totals->failed++;
+  }
+  world_destroy (clone);
+}
+
+static bool
+is_zero (struct sim_image *image, uint64_t place)
+{
+  uint8_t block[BLOCK_SIZE];
+
+  sim_peek (image, place, block);
+  return block[0] == 0 && memcmp (block, block + 1, BLOCK_SIZE - 1) == 0;
+}
+
+/* Every sector of [FROM, TO), STRIDE apart. */
+static void
+damage_each (struct world *world, const char *what, uint64_t from, uint64_t to, unsigned stride,
+             bool may_refuse)
+{
+  struct totals totals = { 0 };
+
+  for (uint64_t at = from * 8 + stride / 2; at < to * 8; at += stride)
+    for (enum rot rot = 0; rot < ROTS; rot++)
+      if (!is_zero (world->image, at / 8))
+        damage_one (world, at / 8, at % 8, rot, may_refuse, &totals);
+  printf ("%s %s: %u survived, %u refused\n", totals.failed > 0 ? "FAIL" : "ok", what,
+          totals.survived, totals.refused);
+  world->is_failed |= totals.failed > 0;
+}
+
+static bool
+write_and_flush (struct world *world, unsigned disk, uint64_t block, uint64_t count)
+{
+  return world_request (world, 0, disk, REQUEST_WRITE, 0, block * BLOCK_SIZE, count * BLOCK_SIZE)
+         && world_settle (world) && world_request (world, 0, disk, REQUEST_FLUSH, 0, 0, 0)
+         && world_settle (world);
+}
+
+static bool
+tick (struct world *world, unsigned count)
+{
+  for (unsigned i = 0; i < count; i++) {
+    keeper_tick (world->store);
+    while (world_turn (world))
+      continue;
+  }
+  return !world->is_failed;
+}
+
+/* A store with nodes, and with records that hold items and data. */
+static bool
+live (struct world *world)
+{
+  bool is_ok = world_create_disk (world, 0, 90 * BLOCK_SIZE) && world_settle (world)
+               && world_create_disk (world, 1, 50 * BLOCK_SIZE) && world_settle (world)
+               && write_and_flush (world, 0, 3, 20) && write_and_flush (world, 1, 0, 9)
+               && world_reopen (world);
+
+  for (unsigned i = 0; i < 5 && is_ok; i++)
+    is_ok = write_and_flush (world, i % 2, 7 * i, 1 + i % 3);
+  return is_ok && world_request (world, 0, 0, REQUEST_TRIM, 0, 4 * BLOCK_SIZE, 6 * BLOCK_SIZE)
+         && world_settle (world) && write_and_flush (world, 0, 80, 2);
+}
+
+static bool
+run_cut (const struct world_options *options)
+{
+  struct world *world = world_create (options);
+  bool is_ok = !world->is_failed && live (world) && tick (world, 3);
+
+  if (is_ok) {
+    damage_each (world, "superblocks", 0, 4, 3, false);
+    damage_each (world, "nodes", 4, META_BLOCKS, 3, false);
+    damage_each (world, "journal", META_BLOCKS, META_BLOCKS + 2 * HALF_BLOCKS, 1, true);
+  }
+  is_ok = is_ok && !world->is_failed;
+  world_destroy (world);
+  return is_ok;
+}
+
+static bool
+run_kill (const struct world_options *options)
+{
+  struct world *world = world_create (options);
+  bool is_ok = !world->is_failed && live (world);
+  const struct commit *commit = &world->store->commit;
+
+  if (is_ok) {
+    uint64_t last = META_BLOCKS + commit->half * HALF_BLOCKS + commit->head - 1;
+
+    rot_sector (world->image, last, 3, ROT_BIT, 1);
+    world->may_refuse = true;
+    is_ok = !world_crash (world, CRASH_KILL, 0) && world->is_refused;
+  }
+  printf ("%s the last record, of which the arena knows\n", is_ok ? "ok" : "FAIL");
+  world_destroy (world);
+  return is_ok;
+}
+
+int
+main (int argc, char **argv)
+{
+  bool is_traced = argc > 1 && strcmp (argv[1], "--trace") == 0, is_ok;
+  struct world_options options = {
+    .seed = 1,
+    .geometry = {
+      .group_blocks = 512, .meta_blocks = META_BLOCKS, .journal_half_blocks = HALF_BLOCKS,
+    },
+    .device_blocks = 64, .device_blocks_max = 4096, .cache_bytes = 96 * BLOCK_SIZE,
+    .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE, .contexts = 1,
+    .is_plain = true, .is_traced = is_traced, .step_weight = 1, .io_weight = 1,
+  };
+
+  setvbuf (stdout, NULL, _IOLBF, 0);
+  if (!is_traced)
+    log_set_sink (quiet_sink);
+  world_handle_signals ();
+  is_ok = run_cut (&options);
+  options.has_arena = true;
+  return run_kill (&options) && is_ok ? 0 : 1;
+}
