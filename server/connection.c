@@ -217,10 +217,12 @@ advance_tls (struct connection *connection)
   }
   if (error == 0 && connection->security == SECURITY_HANDSHAKE) {
     error = transport_handshake (transport);
-    if (error == 0)
+    if (error == 0) {
+      error = transport_identify_tls (transport, &connection->identity);
       connection->security = SECURITY_TLS;
-    else if (error == -EAGAIN && transport->wants_write)
+    } else if (error == -EAGAIN && transport->wants_write) {
       ev_io_start (connection->worker->loop, &connection->write_watcher);
+    }
   }
   if (error == -EAGAIN) {
     set_reading (connection, true);
@@ -291,6 +293,7 @@ connection_free (struct connection *connection)
     disk_close (connection->disk);
   list_remove (&connection->link);
   list_remove (&connection->changed_link);
+  identity_free (&connection->identity);
   free (connection->reply);
   free (connection);
   atomic_fetch_sub (&server->connection_count, 1);
@@ -365,6 +368,12 @@ connection_tick (struct connection *connection, double at)
       connection_die (connection);
     return;
   case CONNECTION_TRANSMISSION:
+    if (rights_were_withdrawn (connection)) {
+      log_info ("a client was disconnected: it may do less with its disk now");
+      connection_die (connection);
+      return;
+    }
+    /* fall through */
   case CONNECTION_DRAINING:
     if (connection->is_stopping && at - connection->since > STOP_SECONDS)
       holds_memory = true;
@@ -423,6 +432,8 @@ connection_create (struct worker *worker, int receive_fd, int send_fd)
   connection->state = CONNECTION_HANDSHAKE;
   connection->since = connection->progress_at = now (connection);
   transport_init_plain (&connection->transport, receive_fd, send_fd);
+  transport_identify (&connection->transport, &connection->identity);
+  connection->access_version = atomic_load (&worker->server->access_version);
   ev_io_init (&connection->read_watcher, on_readable, receive_fd, EV_READ);
   ev_io_init (&connection->write_watcher, on_writable, send_fd, EV_WRITE);
   connection->read_watcher.data = connection->write_watcher.data = connection;

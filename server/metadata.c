@@ -75,6 +75,7 @@ metadata_option (struct connection *connection, const struct asked *option)
   struct negotiation *negotiation = &connection->negotiation;
   bool is_set = option->kind == NBD_OPT_SET_META_CONTEXT;
   char name[DISK_NAME_MAX + 1];
+  enum access_rights rights;
   unsigned contexts;
   struct disk *disk;
   uint32_t at = 0;
@@ -92,7 +93,7 @@ metadata_option (struct connection *connection, const struct asked *option)
                   " contexts.");
     return;
   }
-  disk = server_open_disk (connection->worker->server, name);
+  disk = rights_open_disk (connection, name, &rights);
   if (!disk) {
     answer_unknown (connection, option->kind, name);
     return;

@@ -19,20 +19,6 @@
 
 /* --- choosing a disk: EXPORT_NAME, INFO, GO --- */
 
-struct disk *
-server_open_disk (struct server *server, const char *name)
-{
-  struct disk_info infos[2];
-
-  if (*name != '\0')
-    return disk_open (server->store, name);
-  if (server->options.export)
-    return disk_open (server->store, server->options.export);
-  if (store_list_disks (server->store, infos, ARRAY_COUNT (infos)) != 1)
-    return NULL;
-  return disk_open (server->store, infos[0].name);
-}
-
 /* What was chosen by SET_META_CONTEXT, if it was for this name. */
 static unsigned
 chosen_contexts (const struct connection *connection, const char *name)
@@ -43,17 +29,17 @@ chosen_contexts (const struct connection *connection, const char *name)
 }
 
 static uint16_t
-transmission_flags (const struct connection *connection, const char *name)
+transmission_flags (const struct connection *connection, const char *name,
+                    enum access_rights rights)
 {
-  const struct server *server = connection->worker->server;
   unsigned flags = NBD_HAS_FLAGS | NBD_SEND_FLUSH | NBD_SEND_FUA | NBD_CAN_MULTI_CONN
                    | NBD_SEND_CACHE;
 
-  if (server->is_read_only)
+  if (rights < ACCESS_WRITE)
     flags |= NBD_READ_ONLY;
   else
     flags |= NBD_SEND_TRIM | NBD_SEND_WRITE_ZEROES | NBD_SEND_FAST_ZERO;
-  if (server->options.may_resize && !server->is_read_only)
+  if (rights >= ACCESS_RESIZE)
     flags |= NBD_SEND_RESIZE;
   if (connection->is_structured)
     flags |= NBD_SEND_DF;
@@ -64,11 +50,13 @@ transmission_flags (const struct connection *connection, const char *name)
 
 /* The end of the handshake: DISK (a reference, taken over) is what the client works with. */
 static void
-choose_disk (struct connection *connection, struct disk *disk, const char *name)
+choose_disk (struct connection *connection, struct disk *disk, const char *name,
+             enum access_rights rights)
 {
   connection->disk = disk;
   connection->size_seen = disk_size (disk);
-  connection->transmission_flags = transmission_flags (connection, name);
+  connection->rights = rights;
+  connection->transmission_flags = transmission_flags (connection, name, rights);
   connection->contexts = chosen_contexts (connection, name);
 }
 
@@ -77,6 +65,7 @@ option_export_name (struct connection *connection, const struct asked *option)
 {
   struct nbd_export_name_reply reply = { 0 };
   char name[DISK_NAME_MAX + 1];
+  enum access_rights rights;
   struct disk *disk;
 
   /* The one option that has no way to answer an error; and none for those who use extended
@@ -85,10 +74,10 @@ option_export_name (struct connection *connection, const struct asked *option)
     return NEGOTIATE_ABORTED;
   memcpy (name, option->data, option->length);
   name[option->length] = '\0';
-  disk = server_open_disk (connection->worker->server, name);
+  disk = rights_open_disk (connection, name, &rights);
   if (!disk)
     return NEGOTIATE_ABORTED;
-  choose_disk (connection, disk, name);
+  choose_disk (connection, disk, name, rights);
   reply.size = to_be64 (disk_size (disk));
   reply.flags = to_be16 (connection->transmission_flags);
   answer_append (connection, &reply, connection->negotiation.has_no_zeroes
@@ -98,12 +87,12 @@ option_export_name (struct connection *connection, const struct asked *option)
 
 static void
 info_export (struct connection *connection, uint32_t option, const struct disk *disk,
-             const char *name)
+             const char *name, enum access_rights rights)
 {
   struct nbd_info_export info = {
     .type = to_be16 (NBD_INFO_EXPORT),
     .size = to_be64 (disk_size (disk)),
-    .flags = to_be16 (transmission_flags (connection, name)),
+    .flags = to_be16 (transmission_flags (connection, name, rights)),
   };
 
   answer_header (connection, option, NBD_REP_INFO, sizeof info);
@@ -136,11 +125,25 @@ info_block_size (struct connection *connection, uint32_t option)
   answer_append (connection, &info, sizeof info);
 }
 
+/* Where rules say who may use what, it may be there for who has shown who he is. */
+static void
+answer_no_disk (struct connection *connection, uint32_t option, const char *name)
+{
+  const struct server *server = connection->worker->server;
+
+  if (server->options.access && server->tls && connection->security == SECURITY_NONE)
+    answer_error (connection, option, NBD_REP_ERR_TLS_REQD,
+                  "There is no disk of this name, but perhaps by TLS.");
+  else
+    answer_unknown (connection, option, name);
+}
+
 static enum negotiate_result
 option_info_or_go (struct connection *connection, const struct asked *option)
 {
   bool wants_name = false, wants_block_size = false;
   char name[DISK_NAME_MAX + 1];
+  enum access_rights rights;
   struct disk *disk;
   uint32_t at = 0;
   be16 wire;
@@ -156,19 +159,19 @@ option_info_or_go (struct connection *connection, const struct asked *option)
     wants_name |= from_be16 (wire) == NBD_INFO_NAME;
     wants_block_size |= from_be16 (wire) == NBD_INFO_BLOCK_SIZE;
   }
-  disk = server_open_disk (connection->worker->server, name);
+  disk = rights_open_disk (connection, name, &rights);
   if (!disk) {
-    answer_unknown (connection, option->kind, name);
+    answer_no_disk (connection, option->kind, name);
     return NEGOTIATE_MORE;
   }
-  info_export (connection, option->kind, disk, name);
+  info_export (connection, option->kind, disk, name, rights);
   if (wants_name)
     info_name (connection, option->kind, disk);
   if (wants_block_size)
     info_block_size (connection, option->kind);
   answer_ack (connection, option->kind);
   if (option->kind == NBD_OPT_GO) {
-    choose_disk (connection, disk, name);
+    choose_disk (connection, disk, name, rights);
     return NEGOTIATE_DONE;
   }
   disk_close (disk);
@@ -201,6 +204,8 @@ option_list (struct connection *connection, const struct asked *option)
   for (size_t i = 0; infos && i < count; i++) {
     be32 length = to_be32 ((uint32_t) strlen (infos[i].name));
 
+    if (rights_of (connection, infos[i].name) == ACCESS_NONE)
+      continue;
     answer_header (connection, option->kind, NBD_REP_SERVER, sizeof length + strlen (infos[i].name));
     answer_append (connection, &length, sizeof length);
     answer_append (connection, infos[i].name, strlen (infos[i].name));

@@ -35,10 +35,12 @@ static const char usage[] =
   "      --tls-certificates DIR  with server-cert.pem, server-key.pem and ca-cert.pem\n"
   "      --tls-psk FILE    with lines of USER:KEY\n"
   "      --tls-verify-peer clients must have a certificate of ca-cert.pem\n"
+  "      --access FILE     who may use which disk, and for what\n"
   "      --run CMD         run CMD with $uri and $unixsocket set, exit with its status\n";
 
 enum { OPTION_VSOCK = 256, OPTION_CACHE, OPTION_ARENA, OPTION_RUN, OPTION_RESIZE,
-       OPTION_TLS, OPTION_TLS_CERTIFICATES, OPTION_TLS_PSK, OPTION_TLS_VERIFY_PEER, OPTION_HELP };
+       OPTION_TLS, OPTION_TLS_CERTIFICATES, OPTION_TLS_PSK, OPTION_TLS_VERIFY_PEER, OPTION_ACCESS,
+       OPTION_HELP };
 
 static const struct option long_options[] = {
   { "unix", required_argument, NULL, 'U' },
@@ -58,6 +60,7 @@ static const struct option long_options[] = {
   { "tls-certificates", required_argument, NULL, OPTION_TLS_CERTIFICATES },
   { "tls-psk", required_argument, NULL, OPTION_TLS_PSK },
   { "tls-verify-peer", no_argument, NULL, OPTION_TLS_VERIFY_PEER },
+  { "access", required_argument, NULL, OPTION_ACCESS },
   { "help", no_argument, NULL, OPTION_HELP },
   { NULL, 0, NULL, 0 },
 };
@@ -182,6 +185,9 @@ parse_one (int option, struct serve_options *options)
   case OPTION_TLS_VERIFY_PEER:
     options->tls_verify_peer = true;
     return true;
+  case OPTION_ACCESS:
+    options->access = optarg;
+    return true;
   default:
     /* getopt has said what. */
     return false;
@@ -220,6 +226,10 @@ check_together (const struct serve_options *options)
   }
   if (options->export && *options->export == '\0') {
     log_error ("--export: the name is empty");
+    return false;
+  }
+  if (options->access && options->may_resize) {
+    log_error ("--resize: with --access, its file says who may resize");
     return false;
   }
   return check_tls (options);

@@ -101,10 +101,18 @@ on_hangup (struct ev_loop *loop, ev_signal *watcher, int events)
 
   (void) loop;
   (void) events;
-  if (tls_reload (server->tls))
-    log_info ("certificates and keys have been read again");
-  else
-    log_error ("certificates and keys stay as they were");
+  if (server->tls) {
+    if (tls_reload (server->tls))
+      log_info ("certificates and keys have been read again");
+    else
+      log_error ("certificates and keys stay as they were");
+  }
+  if (server->options.access) {
+    if (rights_reload (server))
+      log_info ("%s has been read again", server->options.access);
+    else
+      log_error ("%s: all may do what they could before", server->options.access);
+  }
 }
 
 static void
@@ -148,7 +156,7 @@ block_signals (const struct server *server)
   sigaddset (&set, SIGTERM);
   sigaddset (&set, SIGINT);
   sigaddset (&set, SIGCHLD);
-  if (server->tls)
+  if (server->tls || server->options.access)
     sigaddset (&set, SIGHUP);
   pthread_sigmask (SIG_BLOCK, &set, NULL);
 }
@@ -328,7 +336,7 @@ begin (struct server *server)
   watch_signal (server, &server->on_terminate, on_signal, SIGTERM);
   watch_signal (server, &server->on_interrupt, on_signal, SIGINT);
   watch_signal (server, &server->on_child, on_child, SIGCHLD);
-  if (server->tls)
+  if (server->tls || server->options.access)
     watch_signal (server, &server->on_hangup, on_hangup, SIGHUP);
   start_control (server);
   listen_start (server);
@@ -378,6 +386,7 @@ end (struct server *server)
   if (server->has_pidfile)
     unlink (server->options.pidfile);
   tls_close (server->tls);
+  rights_close (server);
   if (server->temporary_directory)
     rmdir (server->temporary_directory);
   free (server->temporary_directory);
@@ -405,6 +414,8 @@ serve_main (int argc, char **argv)
     server->tls = tls_open (&server->options);
     error = server->tls ? 0 : -EINVAL;
   }
+  if (!rights_open (server))
+    error = -EINVAL;
   block_signals (server);
   if (error == 0 && server->options.run && !server->options.unix_path)
     error = make_temporary_path (server);

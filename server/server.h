@@ -28,6 +28,7 @@
 
 #include <ev.h>
 
+#include "access.h"
 #include "base/list.h"
 #include "nbd/nbd-errno.h"
 #include "nbd/nbd-protocol.h"
@@ -41,8 +42,6 @@ struct worker;
 /* --- tls.c: certificates and keys --- */
 
 enum tls_mode { TLS_OFF, TLS_ON, TLS_REQUIRE };
-#define TLS_IDENTITY_MAX 128       /* bytes of a user's name */
-
 struct serve_options;
 struct tls;
 
@@ -74,7 +73,7 @@ struct transport {
   bool wants_write;              /* -EAGAIN: it waits for the socket to be writable */
   bool is_broken;                /* not even a goodbye can be sent */
   const char *reason;            /* why the handshake failed */
-  char user[TLS_IDENTITY_MAX + 1];   /* who has shown that it has this user's key; "": nobody */
+  char user[IDENTITY_USER_MAX + 1];   /* who has shown that it has this user's key; "": nobody */
 };
 
 /* Takes over the descriptors, makes them non-blocking, and sets what a block server wants of its
@@ -82,6 +81,9 @@ struct transport {
 void transport_init_plain (struct transport *transport, int receive_fd, int send_fd);
 
 void transport_close_plain (struct transport *transport);
+
+/* Who the socket says the peer is. */
+void transport_identify (const struct transport *transport, struct identity *identity);
 
 /* Whether the peer has closed its side: then what is still unread was given up by it. */
 bool transport_peer_is_gone (const struct transport *transport);
@@ -93,6 +95,24 @@ int transport_start_tls (struct transport *transport, struct tls *tls);
 /* To be called until it is 0, whenever the socket is readable or, if WANTS_WRITE, writable.
  * Negative errno but -EAGAIN: it has failed. */
 int transport_handshake (struct transport *transport);
+/* Who the peer has shown to be.  0 or -ENOMEM. */
+int transport_identify_tls (const struct transport *transport, struct identity *identity);
+
+/* --- rights.c: what a connection may do with a disk --- */
+
+/* Reads --access, if it is given.  False after a message. */
+bool rights_open (struct server *server);
+/* Reads it again; false after a message: all is as it was. */
+bool rights_reload (struct server *server);
+void rights_close (struct server *server);
+
+enum access_rights rights_of (const struct connection *connection, const char *name);
+/* The disk that NAME stands for ("": --export, or the only disk), referenced; NULL: there is none
+ * that the client may use. */
+struct disk *rights_open_disk (const struct connection *connection, const char *name,
+                               enum access_rights *rights);
+/* Whether the client may do less now with its disk than when it began; tells it once. */
+bool rights_were_withdrawn (struct connection *connection);
 
 /* --- answer.c: options, and the answers to them --- */
 
@@ -162,9 +182,6 @@ enum negotiate_result {
 
 /* Queues the server's hello. */
 void negotiate_start (struct connection *connection);
-
-/* The disk that NAME stands for ("": --export, or the only disk), referenced; NULL: none. */
-struct disk *server_open_disk (struct server *server, const char *name);
 
 /* Takes whole options from connection->input and queues the answers.  MORE: the rest has not
  * come yet.  STARTTLS: send what is queued, then it is the turn of TLS.  DONE: connection->disk is there, transmission begins with what is left in input.
@@ -306,6 +323,7 @@ struct connection {
   struct list changed_link;        /* in worker->changed: connection_advance is wanted */
   enum connection_state state;
   enum connection_security security;
+  struct identity identity;
   struct transport transport;
   ev_io read_watcher, write_watcher;
   double since;                    /* when it began, or began to stop: for the deadlines */
@@ -322,6 +340,8 @@ struct connection {
 
   /* What was negotiated. */
   struct disk *disk;               /* referenced */
+  enum access_rights rights;
+  unsigned access_version;         /* of the file that gave them */
   uint16_t transmission_flags;
   bool is_structured;              /* replies are chunks; so they are with extended headers */
   bool is_extended;
@@ -437,6 +457,7 @@ struct serve_options {
   const char *tls_certificates;    /* a directory */
   const char *tls_psk;             /* a file */
   bool tls_verify_peer;
+  const char *access;              /* a file; NULL: all may use all */
 };
 
 /* 0; or the exit status (2 after a message, 0 after --help) with *STOP set. */
@@ -468,6 +489,9 @@ struct server {
   struct serve_options options;
   struct store *store;
   struct tls *tls;                 /* NULL: off */
+  pthread_rwlock_t access_lock;    /* leaf; protects: */
+  struct access *access;           /* if there is options.access; else all may use all */
+  _Atomic unsigned access_version; /* how many times it was read again */
   struct worker *workers;
   unsigned worker_count, next_worker;
   struct listener listeners[LISTENERS_MAX];

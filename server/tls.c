@@ -36,7 +36,7 @@ struct tls {
 };
 
 struct psk {
-  char user[TLS_IDENTITY_MAX + 1];
+  char user[IDENTITY_USER_MAX + 1];
   uint8_t key[PSK_KEY_MAX];
   size_t length;
 };
@@ -98,7 +98,7 @@ parse_psk (const char *line, struct psk *psk, const char **why)
   if (user == 0 || digits % 2 != 0)
     return false;
   *why = "the user's name is longer than 128 bytes";
-  if (user > TLS_IDENTITY_MAX)
+  if (user > IDENTITY_USER_MAX)
     return false;
   *why = "a key has 16 to 64 bytes, each two hexadecimal digits";
   if (digits < 2 * PSK_KEY_MIN || digits > 2 * PSK_KEY_MAX)

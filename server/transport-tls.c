@@ -6,12 +6,15 @@
  * as they are.
  */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 
 #include "base/check.h"
 #include "server.h"
@@ -184,11 +187,77 @@ transport_handshake (struct transport *transport)
   return 0;
 }
 
+/* --- who it is --- */
+
+static char *
+subject_of (X509 *certificate)
+{
+  unsigned long flags = XN_FLAG_RFC2253 & ~(unsigned long) ASN1_STRFLGS_ESC_MSB;
+  BIO *memory = BIO_new (BIO_s_mem ());
+  char *text, *subject = NULL;
+  long length;
+
+  if (memory && X509_NAME_print_ex (memory, X509_get_subject_name (certificate), 0, flags) >= 0) {
+    length = BIO_get_mem_data (memory, &text);
+    subject = strndup (text, (size_t) length);
+  }
+  BIO_free (memory);
+  return subject;
+}
+
+/* One of the names beside the subject; those of a kind that no rule is about are left out. */
+static int
+add_name (struct identity *identity, const GENERAL_NAME *name)
+{
+  const char *kind = name->type == GEN_DNS ? "dns" : name->type == GEN_EMAIL ? "email"
+                     : name->type == GEN_URI ? "uri" : NULL;
+  int length = kind ? ASN1_STRING_length (name->d.ia5) : 0;
+  const char *text = kind ? (const char *) ASN1_STRING_get0_data (name->d.ia5) : NULL;
+
+  if (!kind || memchr (text, '\0', (size_t) length))
+    return 0;
+  if (asprintf (&identity->names[identity->name_count], "%s:%.*s", kind, length, text) == -1)
+    return -ENOMEM;
+  identity->name_count++;
+  return 0;
+}
+
+static int
+add_names (struct identity *identity, X509 *certificate)
+{
+  GENERAL_NAMES *names = X509_get_ext_d2i (certificate, NID_subject_alt_name, NULL, NULL);
+  int count = names ? sk_GENERAL_NAME_num (names) : 0, error = 0;
+
+  if (count > 0) {
+    identity->names = calloc ((size_t) count, sizeof *identity->names);
+    error = identity->names ? 0 : -ENOMEM;
+  }
+  for (int i = 0; error == 0 && i < count; i++)
+    error = add_name (identity, sk_GENERAL_NAME_value (names, i));
+  GENERAL_NAMES_free (names);
+  return error;
+}
+
+int
+transport_identify_tls (const struct transport *transport, struct identity *identity)
+{
+  X509 *certificate = SSL_get0_peer_certificate (transport->ssl);
+
+  identity->is_tls = true;
+  strcpy (identity->user, transport->user);
+  /* One that was not asked for was not verified. */
+  if (!certificate || !(SSL_get_verify_mode (transport->ssl) & SSL_VERIFY_PEER)
+      || SSL_get_verify_result (transport->ssl) != X509_V_OK)
+    return 0;
+  identity->subject = subject_of (certificate);
+  return identity->subject ? add_names (identity, certificate) : -ENOMEM;
+}
+
 void
 tls_set_user (SSL *ssl, const char *user)
 {
   struct transport *transport = SSL_get_app_data (ssl);
 
-  CHECK (strlen (user) <= TLS_IDENTITY_MAX);
+  CHECK (strlen (user) <= IDENTITY_USER_MAX);
   strcpy (transport->user, user);
 }

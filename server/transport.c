@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -105,6 +106,41 @@ transport_init_plain (struct transport *transport, int receive_fd, int send_fd)
   transport->class = is_socket (receive_fd) && is_socket (send_fd) ? &socket_class : &pipe_class;
   if (transport->class == &socket_class)
     socket_tune (send_fd);
+}
+
+static void
+identify_address (const struct sockaddr_storage *address, struct identity *identity)
+{
+  static const uint8_t mapped[12] = { [10] = 0xff, 0xff };
+
+  if (address->ss_family == AF_INET) {
+    memcpy (identity->address, mapped, sizeof mapped);
+    memcpy (identity->address + sizeof mapped,
+            &((const struct sockaddr_in *) address)->sin_addr, 4);
+  } else if (address->ss_family == AF_INET6) {
+    memcpy (identity->address, &((const struct sockaddr_in6 *) address)->sin6_addr, 16);
+  } else {
+    return;
+  }
+  identity->has_address = true;
+}
+
+void
+transport_identify (const struct transport *transport, struct identity *identity)
+{
+  struct sockaddr_storage address = { 0 };
+  socklen_t length = sizeof address;
+  struct ucred peer;
+
+  if (getpeername (transport->receive_fd, (struct sockaddr *) &address, &length) == -1)
+    return;
+  identify_address (&address, identity);
+  length = sizeof peer;
+  if (address.ss_family == AF_UNIX
+      && getsockopt (transport->receive_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0) {
+    identity->has_uid = true;
+    identity->uid = peer.uid;
+  }
 }
 
 bool
