@@ -7,5 +7,5 @@ source "${top_srcdir:-.}/tests/functions.sh"
 if [ -n "${LACUNA_LONG-}" ]; then
   "$top_builddir/tests/explorer/explorer" --long --compare 40000
 else
-  "$top_builddir/tests/explorer/explorer" --compare 3000
+  "$top_builddir/tests/explorer/explorer" --compare 1000
 fi

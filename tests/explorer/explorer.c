@@ -34,6 +34,8 @@ static struct path path;
 static struct seen_set visited; /* states; value: ways from there */
 static struct seen_set outcomes;
 static const struct scenario *current;
+static unsigned chased;         /* phases that were started */
+static bool is_then_due;
 
 /* A check in the engine ends the program: which choices led there must still be told. */
 static void
@@ -230,35 +232,60 @@ choose (struct world *world, unsigned count, bool is_full, unsigned *chosen,
   return true;
 }
 
+const struct scenario *
+explorer_scenario (void)
+{
+  return current;
+}
+
+uint64_t
+explorer_phase (void)
+{
+  return chased << 1 | is_then_due;
+}
+
+/* What a scenario starts when it is time for that. */
+static void
+start_more (struct world *world)
+{
+  while (current->chase != NULL && current->chase (world, chased))
+    chased++;
+  if (!is_then_due || world->busy > 0 || world->admin.is_running)
+    return;
+  is_then_due = false;
+  current->then (world);
+}
+
+/* Nothing can happen but that the clock ticks.  False: nothing is waited for either. */
+static bool
+let_tick (struct world *world, unsigned *ticks)
+{
+  if (world->busy == 0 && !world->admin.is_running)
+    return false;
+  if ((*ticks)++ == IDLE_TICKS_MAX)
+    world_fail (world, "requests hang");
+  keeper_tick (world->store);
+  return true;
+}
+
 /* Until all has ended (true), or it is known what will (false). */
 static bool
 run_choices (struct world *world, const struct explorer_settings *settings,
              struct exploration *result, uint64_t *ways)
 {
-  unsigned idle = 0;
-  bool has_then = current->then != NULL;
+  unsigned ticks = 0;
 
   while (!world->is_failed) {
     unsigned ready, count, chosen = 0;
     bool is_new;
 
-    /* What reads ahead is on the context, and nobody's. */
-    if (world->busy == 0 && !world->admin.is_running
-        && atomic_load (&world->contexts[0]->active) == 0) {
-      if (!has_then)
-        return true;
-      has_then = false;
-      current->then (world);
-    }
+    start_more (world);
     ready = world_collect (world);
     count = ready + sim_in_flight (world->image);
     CHECK (count <= CHOICES_MAX);
     if (count == 0) {
-      if (idle++ == IDLE_TICKS_MAX) {
-        world_fail (world, "requests hang");
+      if (!let_tick (world, &ticks))
         return true;
-      }
-      keeper_tick (world->store);
       continue;
     }
     if (count > 1 && !choose (world, count, settings->is_full, &chosen, result, ways))
@@ -302,6 +329,8 @@ run_once (struct world *base, const struct explorer_settings *settings, struct e
 
   path.length = 0;
   *ways = 1;
+  chased = 0;
+  is_then_due = current->then != NULL;
   judge_begin ();
   if (current->cuts & CUT_KILL)
     world_use_arena (world);

@@ -12,6 +12,8 @@
  * many ways.  So the number of interleavings is exact though most of them are never run; it is the
  * number of ways through the graph of states.  FULL runs each of them, as a test of that.
  *
+ * A run ends when nothing can happen any more: not even the keeper has something to do.
+ *
  * Each READ is judged by the simulator's oracle when it ends; on the way, each io: the blocks that
  * it goes to must not change owners meanwhile.  Each final state is judged: the engine's
  * structures, the content of all disks through the store, and again after a FLUSH and a power cut
@@ -37,6 +39,9 @@ struct scenario {
   void (*start) (struct world *world);
   /* Started when all of START has ended (for what must come after), explored as well. */
   void (*then) (struct world *world);
+  /* Looked at before each choice: true if it has started something, and PHASE counts up. */
+  bool (*chase) (struct world *world, unsigned phase);
+  const void *arg;
   unsigned cuts;                /* enum explorer_cuts */
   bool is_long;                 /* not in make check */
 };
@@ -63,7 +68,17 @@ bool explore (const struct scenario *scenario, const struct explorer_settings *s
 extern const struct scenario scenarios[];
 extern const unsigned scenario_count;
 
+/* tables.c: those that are made from its tables; they are gone when VISIT returns. */
+void tables_each (void (*visit) (const struct scenario *scenario, void *arg), void *arg);
+
+bool tables_has_row (const char *name);
+/* roles.c: what in the engine each row stands for.  False: there is no such row. */
+bool roles_print (void);
+
 /* --- for scenarios --- */
+
+/* The one that is being explored. */
+const struct scenario *explorer_scenario (void);
 
 /* Starts write-back of all that is dirty on disk D, as one more op. */
 void explorer_write_back (struct world *world, unsigned d);
@@ -88,6 +103,8 @@ void judge_forget (void);
 /* --- state.c --- */
 
 uint64_t explorer_state (struct world *world);
+/* What was started by CHASE and THEN. */
+uint64_t explorer_phase (void);
 
 /* Numbers that were seen, each with a value. */
 struct seen_set {

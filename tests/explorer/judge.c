@@ -216,6 +216,46 @@ judge_cuts (struct world *world, unsigned cuts, struct exploration *result)
 
 /* --- the end --- */
 
+/* What a frame must hold by the map: what lies at the block's place, or zeros. */
+static void
+check_clean (struct world *world, struct frame *frame, const struct extent *extent)
+{
+  uint8_t expected[BLOCK_SIZE] = { 0 };
+
+  if (extent->state == EXTENT_WRITTEN)
+    sim_peek (world->image, extent->place, expected);
+  if (memcmp (frame->data, expected, BLOCK_SIZE) != 0)
+    world_fail (world, "the clean frame of block %" PRIu64 " is not what the map leads to",
+                atomic_load (&frame->block));
+}
+
+/* Every cached block of DISK: clean ones are what the map leads to, dirty ones have their space. */
+static void
+check_frames (struct world *world, struct disk *disk)
+{
+  for (uint64_t block = 0; block < disk_blocks (disk); block++) {
+    struct frame *frame = cache_peek (world->store->cache, disk->id, block);
+    struct extent extent;
+
+    if (frame == NULL)
+      continue;
+    extent_map_lookup (&disk->map, block, 1, &extent);
+    if (atomic_load (&frame->state) == FRAME_CLEAN)
+      check_clean (world, frame, &extent);
+    else if (extent.state == EXTENT_HOLE && !(atomic_load (&frame->flags) & FRAME_HAS_TOKEN))
+      world_fail (world, "the dirty block %" PRIu64 " has no space", block);
+    cache_put (world->store->cache, frame);
+  }
+}
+
+static bool
+check_cache (struct world *world)
+{
+  list_for_each (link, &world->store->disks)
+    check_frames (world, container_of (link, struct disk, link));
+  return !world->is_failed;
+}
+
 /* Nothing runs but what the judge wants to know. */
 static bool
 read_all (struct world *world)
@@ -240,8 +280,8 @@ judge_end (struct world *world, struct exploration *result)
 {
   uint64_t words[] = { world->replies, 0 };
 
-  if (!world_settle (world) || !world_verify (world) || !read_all (world) || !flush_all (world)
-      || !world_verify (world))
+  if (!world_settle (world) || !world_verify (world) || !check_cache (world) || !read_all (world)
+      || !flush_all (world) || !world_verify (world))
     return 0;
   words[1] = sim_image_hash (world->image);
   cut_power (world, result);

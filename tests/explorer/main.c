@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* main.c - explorer [OPTION...] [SCENARIO...]: runs them (all that are not long), and says of each
- * how many interleavings there are.
+ * how many interleavings there are.  Names may be patterns, as the shell's.
  *   --long      also those that take minutes
  *   --full      runs every interleaving by itself
  *   --compare N runs both ways those that have at most N: numbers of interleavings and outcomes
  *               must be the same
  *   --max N     gives up a scenario after N runs
  *   --trace     tells each step
- *   --list      only names them */
+ *   --list      only names them
+ *   --roles     says what in the engine the rows of the tables stand for */
+#include <fnmatch.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -29,7 +31,7 @@ __asan_default_options (void)
 
 struct arguments {
   struct explorer_settings settings;
-  bool is_long;
+  bool is_long, is_list, is_roles, is_ok;
   char **names;
 };
 
@@ -46,7 +48,7 @@ is_wanted (const struct scenario *scenario, const struct arguments *arguments)
   if (*arguments->names == NULL)
     return arguments->is_long || !scenario->is_long;
   for (char **name = arguments->names; *name != NULL; name++)
-    if (strcmp (scenario->name, *name) == 0)
+    if (fnmatch (*name, scenario->name, 0) == 0)
       return true;
   return false;
 }
@@ -117,6 +119,7 @@ parse (int argc, char **argv, struct arguments *arguments)
     { "trace", no_argument, NULL, 't' },   { "list", no_argument, NULL, 'l' },
     { "max", required_argument, NULL, 'm' }, { "full", no_argument, NULL, 'f' },
     { "compare", required_argument, NULL, 'c' }, { "long", no_argument, NULL, 'L' },
+    { "roles", no_argument, NULL, 'r' },
     { NULL, 0, NULL, 0 },
   };
   int option;
@@ -138,11 +141,12 @@ parse (int argc, char **argv, struct arguments *arguments)
     case 'L':
       arguments->is_long = true;
       break;
+    case 'r':
+      arguments->is_roles = true;
+      break;
     case 'l':
-      for (unsigned i = 0; i < scenario_count; i++)
-        printf ("%-28s %s%s\n", scenarios[i].name, scenarios[i].about,
-                scenarios[i].is_long ? " (long)" : "");
-      exit (0);
+      arguments->is_list = true;
+      break;
     default:
       return false;
     }
@@ -150,21 +154,34 @@ parse (int argc, char **argv, struct arguments *arguments)
   return true;
 }
 
+/* One scenario, if it is wanted. */
+static void
+visit (const struct scenario *scenario, void *arg)
+{
+  struct arguments *arguments = arg;
+  struct exploration result;
+
+  if (arguments->is_list)
+    printf ("%-32s %s%s\n", scenario->name, scenario->about, scenario->is_long ? " (long)" : "");
+  else if (is_wanted (scenario, arguments))
+    arguments->is_ok &= run (scenario, &arguments->settings, &result)
+                        && compare (scenario, &arguments->settings, &result);
+}
+
 int
 main (int argc, char **argv)
 {
-  struct arguments arguments = { .settings.runs_max = 10000000 };
-  struct exploration result;
-  bool is_ok = true;
+  struct arguments arguments = { .settings.runs_max = 10000000, .is_ok = true };
 
   if (!parse (argc, argv, &arguments))
     return 2;
   setvbuf (stdout, NULL, _IOLBF, 0);
+  if (arguments.is_roles)
+    return roles_print () ? 0 : 1;
   log_set_sink (quiet_sink);
   world_handle_signals ();
   for (unsigned i = 0; i < scenario_count; i++)
-    if (is_wanted (&scenarios[i], &arguments))
-      is_ok &= run (&scenarios[i], &arguments.settings, &result)
-               && compare (&scenarios[i], &arguments.settings, &result);
-  return is_ok ? 0 : 1;
+    visit (&scenarios[i], &arguments);
+  tables_each (visit, &arguments);
+  return arguments.is_ok ? 0 : 1;
 }

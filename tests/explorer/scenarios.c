@@ -335,7 +335,7 @@ const struct scenario scenarios[] = {
     .about = "a FLUSH of what is written back while something newer replaces it, over an old "
              "copy in the journal",
     .base = base_one, .warm = warm_logged_dirty, .start = start_write_back_flush_write,
-    .cuts = CUT_POWER },
+    .cuts = CUT_POWER, .is_long = true },
   { .name = "trim-logged-hole",
     .about = "a copy in the journal of a block that is not mapped, trimmed",
     .base = base_empty, .warm = warm_logged, .start = start_read_trim, .then = then_read,

@@ -367,6 +367,20 @@ put_explorer_ops (struct world *world)
   }
 }
 
+/* Some ops are known by this only. */
+static void
+put_ready (struct world *world, struct context *context)
+{
+  uint64_t sum = 0;
+
+  list_for_each (link, &context->ready) {
+    uint64_t token = op_token (world, container_of (link, struct op, link));
+
+    sum += checksum (&token, sizeof token, 5);
+  }
+  put (sum);
+}
+
 static void
 put_clients (struct world *world)
 {
@@ -528,7 +542,15 @@ put_space (struct space *space)
       put_bytes (group->nodes, space->geometry.meta_blocks / 8);
   }
   for (const struct pending_chunk *chunk = space->pending_first; chunk; chunk = chunk->next)
-    put_bytes (&chunk->runs[chunk->first], (chunk->count - chunk->first) * sizeof *chunk->runs);
+    for (uint32_t i = chunk->first; i < chunk->count; i++) {
+      put (chunk->runs[i].place);
+      put (chunk->runs[i].length);
+      put (chunk->runs[i].batch);
+      put (chunk->runs[i].is_unshared);
+    }
+  put_tree (&space->shared.tree);
+  put_tree (&space->unshared.tree);
+  put (space->is_shared_changed);
 }
 
 /* --- journal and keeper --- */
@@ -843,6 +865,7 @@ explorer_state (struct world *world)
   times_gather (world);
   gathered.count = 0;
   put (world->replies);
+  put (explorer_phase ());
   put (world->random.state);
   put (world->names);
   put (atomic_load (&store->mode));
@@ -853,6 +876,8 @@ explorer_state (struct world *world)
   put (store->admin_lock.is_held);
   list_for_each (link, &store->admin_lock.waiters)
     put (waiter_token (world, container_of (link, struct waiter, link)));
+  put_ready (world, world->contexts[0]);
+  put_ready (world, store->keeper.context);
   put_clients (world);
   put_admin (world);
   put_explorer_ops (world);

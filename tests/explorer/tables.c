@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* tables.c - all that populates the cache or uses mappings, against all that deallocates: one
+ * scenario for each pair, in three places.
+ *
+ *   same       both on one block
+ *   neighbour  on two blocks of one extent
+ *   reuse      on one block, and the store has no other: as soon as the invalidator has ended,
+ *              another disk writes, gets that block, and has it written back, while the populator
+ *              may still be on its way
+ *
+ * A disk has three blocks.  Block 0 is in nobody's way; the invalidator's is block 1, or block 2 if
+ * it can only cut off the end.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "explorer.h"
+
+#define BLOCKS(n) ((n) * BLOCK_SIZE)
+#define DISK_BLOCKS 3
+
+enum place { PLACE_SAME, PLACE_NEIGHBOUR, PLACE_REUSE, PLACES };
+
+static const char *const place_names[] = { "same", "neighbour", "reuse" };
+
+struct populator;
+struct invalidator;
+
+struct pair {
+  const struct populator *populator;
+  const struct invalidator *invalidator;
+  enum place place;
+};
+
+static const struct pair *
+pair_now (void)
+{
+  return explorer_scenario ()->arg;
+}
+
+/* --- populators: whatever puts blocks into the cache, or makes use of a mapping --- */
+
+struct populator {
+  const char *name;
+  const char *about;
+  void (*start) (struct world *world, uint64_t block);
+  bool needs_dirty;             /* the block is dirty before */
+  bool is_quick;                /* even where its block is reused */
+};
+
+static void
+populate_read (struct world *world, uint64_t block)
+{
+  world_request (world, 0, 0, REQUEST_READ, 0, BLOCKS (block), BLOCKS (1));
+}
+
+static void
+populate_read_ahead (struct world *world, uint64_t block)
+{
+  /* What follows is read ahead: nothing of the block itself is asked for. */
+  explorer_read_ahead (world, 0, BLOCKS (block) - 512, 512);
+}
+
+static void
+populate_cache (struct world *world, uint64_t block)
+{
+  world_request (world, 0, 0, REQUEST_CACHE, 0, BLOCKS (block), BLOCKS (1));
+}
+
+static void
+populate_partial_write (struct world *world, uint64_t block)
+{
+  world_request (world, 0, 0, REQUEST_WRITE, 0, BLOCKS (block) + 512, 512);
+}
+
+static void
+populate_write (struct world *world, uint64_t block)
+{
+  world_request (world, 0, 0, REQUEST_WRITE, 0, BLOCKS (block), BLOCKS (1));
+}
+
+/* As the keeper does by itself, with no reference to the disk. */
+static void
+populate_write_back (struct world *world, uint64_t block)
+{
+  (void) block;
+  world->store->keeper.old_version = cache_version (world->store->cache);
+  keeper_kick (world->store);
+}
+
+static void
+populate_status (struct world *world, uint64_t block)
+{
+  world_request (world, 0, 0, REQUEST_BLOCK_STATUS, 0, BLOCKS (block), BLOCKS (1));
+}
+
+static const struct populator populators[] = {
+  { "read", "a READ that misses", populate_read, .is_quick = true },
+  { "read-ahead", "reading ahead of a stream", populate_read_ahead },
+  { "cache", "CACHE", populate_cache, .is_quick = true },
+  { "partial-write", "a WRITE that completes its block from the old content",
+    populate_partial_write },
+  { "write", "a WRITE that looks whether its block needs space", populate_write },
+  { "write-back", "the keeper's write-back", populate_write_back, .needs_dirty = true,
+    .is_quick = true },
+  { "status", "BLOCK_STATUS", populate_status, .is_quick = true },
+};
+
+/* --- invalidators: whatever deallocates, or gives up what was promised --- */
+
+struct invalidator {
+  const char *name;
+  const char *about;
+  uint64_t block;               /* that it deallocates */
+  void (*start) (struct world *world);
+  bool is_without_space;        /* wants a store that has none left */
+  bool is_last;                 /* it must not be the first to start */
+  bool is_quick;                /* even where its block is reused */
+};
+
+/* What is freed can be used again when that is durable. */
+static void
+invalidate (struct world *world, enum request_kind kind, unsigned flags, uint64_t length)
+{
+  if (pair_now ()->place == PLACE_REUSE)
+    flags |= REQUEST_FUA;
+  world_request (world, 0, 0, kind, flags, BLOCKS (1), length);
+}
+
+static void
+invalidate_trim (struct world *world)
+{
+  invalidate (world, REQUEST_TRIM, 0, BLOCKS (1));
+}
+
+static void
+invalidate_zeroes (struct world *world)
+{
+  invalidate (world, REQUEST_WRITE_ZEROES, 0, BLOCKS (1));
+}
+
+static void
+invalidate_zeroes_kept (struct world *world)
+{
+  invalidate (world, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, BLOCKS (1));
+}
+
+static void
+invalidate_trim_edge (struct world *world)
+{
+  invalidate (world, REQUEST_TRIM, 0, BLOCKS (1) + 1024);
+}
+
+static void
+invalidate_zeroes_edge (struct world *world)
+{
+  invalidate (world, REQUEST_WRITE_ZEROES, 0, BLOCKS (1) + 1024);
+}
+
+static void
+invalidate_shrink (struct world *world)
+{
+  world_resize_disk (world, 0, BLOCKS (2));
+}
+
+static void
+invalidate_delete (struct world *world)
+{
+  world_delete_disk (world, 0);
+}
+
+/* Two blocks, of which one is a hole, and there is no space for that. */
+static void
+invalidate_failed_write (struct world *world)
+{
+  invalidate (world, REQUEST_WRITE, 0, BLOCKS (2));
+}
+
+static const struct invalidator invalidators[] = {
+  { "trim", "TRIM", 1, invalidate_trim, .is_quick = true },
+  { "zeroes", "WRITE_ZEROES", 1, invalidate_zeroes },
+  { "zeroes-kept", "WRITE_ZEROES that keeps the space", 1, invalidate_zeroes_kept },
+  { "trim-edge", "TRIM that ends within a block", 1, invalidate_trim_edge },
+  { "zeroes-edge", "WRITE_ZEROES that ends within a block", 1, invalidate_zeroes_edge },
+  { "shrink", "cutting off the end of the disk", 2, invalidate_shrink },
+  { "delete", "deleting the disk", 1, invalidate_delete, .is_last = true },
+  { "failed-write", "a WRITE that fails for want of space", 1, invalidate_failed_write,
+    .is_without_space = true },
+};
+
+/* --- pairs --- */
+
+static uint64_t
+populated_block (const struct pair *pair)
+{
+  return pair->place == PLACE_NEIGHBOUR ? 3 - pair->invalidator->block : pair->invalidator->block;
+}
+
+/* Where space is scarce there is as much as is written here. */
+static void
+pair_base (struct world *world)
+{
+  const struct pair *pair = pair_now ();
+  bool is_scarce = pair->place == PLACE_REUSE || pair->invalidator->is_without_space;
+
+  world_create_disk (world, 0, BLOCKS (DISK_BLOCKS));
+  explorer_finish (world);
+  if (pair->place == PLACE_REUSE) {
+    world_create_disk (world, 1, BLOCKS (1));
+    explorer_finish (world);
+  }
+  /* With nothing written the failing WRITE and the other disk's want the same block. */
+  if (pair->place == PLACE_REUSE && pair->invalidator->is_without_space)
+    return;
+  world_request (world, 0, 0, REQUEST_WRITE, 0, BLOCKS (is_scarce ? pair->invalidator->block : 1),
+                 BLOCKS (is_scarce ? 1 : 2));
+}
+
+static void
+pair_warm (struct world *world)
+{
+  const struct pair *pair = pair_now ();
+
+  if (pair->populator->needs_dirty)
+    world_request (world, 0, 0, REQUEST_WRITE, 0, BLOCKS (populated_block (pair)), BLOCKS (1));
+}
+
+static unsigned invalidating;   /* the client; WORLD_CLIENTS: it is an administrative op */
+
+static void
+pair_invalidate (struct world *world)
+{
+  unsigned client = 0;
+
+  while (world->clients[client].state != CLIENT_FREE)
+    client++;
+  pair_now ()->invalidator->start (world);
+  invalidating = world->admin.is_running ? WORLD_CLIENTS : client;
+}
+
+static void
+pair_start (struct world *world)
+{
+  const struct pair *pair = pair_now ();
+
+  if (!pair->invalidator->is_last)
+    pair_invalidate (world);
+  pair->populator->start (world, populated_block (pair));
+  if (pair->invalidator->is_last)
+    pair_invalidate (world);
+}
+
+/* The other disk's WRITE, as soon as the invalidator has ended, and then its write-back. */
+static bool
+pair_chase (struct world *world, unsigned phase)
+{
+  bool has_ended = invalidating == WORLD_CLIENTS
+                     ? !world->admin.is_running
+                     : world->clients[invalidating].state == CLIENT_FREE;
+
+  if (pair_now ()->place != PLACE_REUSE || phase > 1)
+    return false;
+  if (phase == 0 && has_ended)
+    return world_request (world, 0, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  for (unsigned i = 0; i < WORLD_CLIENTS && phase == 1; i++)
+    has_ended &= world->clients[i].state == CLIENT_FREE || world->clients[i].disk != 1;
+  if (phase == 1 && has_ended)
+    explorer_write_back (world, 1);
+  return phase == 1 && has_ended;
+}
+
+static void
+pair_then (struct world *world)
+{
+  if (world->disks[0].exists)
+    world_request (world, 0, 0, REQUEST_READ, 0, 0, world->disks[0].size);
+}
+
+static struct scenario
+pair_scenario (const struct pair *pair)
+{
+  const struct populator *populator = pair->populator;
+  const struct invalidator *invalidator = pair->invalidator;
+  struct scenario scenario = {
+    .arg = pair, .base = pair_base, .warm = pair_warm, .start = pair_start, .chase = pair_chase,
+    .then = pair_then,
+    .capacity = pair->place == PLACE_REUSE || invalidator->is_without_space,
+    .is_long = pair->place == PLACE_REUSE && !(populator->is_quick && invalidator->is_quick),
+  };
+  char *name, *about;
+
+  CHECK (asprintf (&name, "%s/%s/%s", populator->name, invalidator->name, place_names[pair->place])
+         > 0);
+  CHECK (asprintf (&about, "%s against %s", populator->about, invalidator->about) > 0);
+  scenario.name = name;
+  scenario.about = about;
+  return scenario;
+}
+
+bool
+tables_has_row (const char *name)
+{
+  for (unsigned p = 0; p < ARRAY_COUNT (populators); p++)
+    if (strcmp (populators[p].name, name) == 0)
+      return true;
+  for (unsigned i = 0; i < ARRAY_COUNT (invalidators); i++)
+    if (strcmp (invalidators[i].name, name) == 0)
+      return true;
+  return false;
+}
+
+void
+tables_each (void (*visit) (const struct scenario *scenario, void *arg), void *arg)
+{
+  for (unsigned p = 0; p < ARRAY_COUNT (populators); p++)
+    for (unsigned i = 0; i < ARRAY_COUNT (invalidators); i++)
+      for (enum place place = 0; place < PLACES; place++) {
+        struct pair pair = { &populators[p], &invalidators[i], place };
+        struct scenario scenario = pair_scenario (&pair);
+
+        visit (&scenario, arg);
+        free ((char *) scenario.name);
+        free ((char *) scenario.about);
+      }
+}
