@@ -98,15 +98,16 @@ populate_status (struct world *world, uint64_t block)
 }
 
 static const struct populator populators[] = {
-  { "read", "a READ that misses", populate_read, .is_quick = true },
-  { "read-ahead", "reading ahead of a stream", populate_read_ahead },
-  { "cache", "CACHE", populate_cache, .is_quick = true },
-  { "partial-write", "a WRITE that completes its block from the old content",
-    populate_partial_write },
-  { "write", "a WRITE that looks whether its block needs space", populate_write },
-  { "write-back", "the keeper's write-back", populate_write_back, .needs_dirty = true,
-    .is_quick = true },
-  { "status", "BLOCK_STATUS", populate_status, .is_quick = true },
+  { .name = "read", .about = "a READ that misses", .start = populate_read, .is_quick = true },
+  { .name = "read-ahead", .about = "reading ahead of a stream", .start = populate_read_ahead },
+  { .name = "cache", .about = "CACHE", .start = populate_cache, .is_quick = true },
+  { .name = "partial-write", .about = "a WRITE that completes its block from the old content",
+    .start = populate_partial_write },
+  { .name = "write", .about = "a WRITE that looks whether its block needs space",
+    .start = populate_write },
+  { .name = "write-back", .about = "the keeper's write-back", .start = populate_write_back,
+    .needs_dirty = true, .is_quick = true },
+  { .name = "status", .about = "BLOCK_STATUS", .start = populate_status, .is_quick = true },
 };
 
 /* --- invalidators: whatever deallocates, or gives up what was promised --- */
@@ -180,15 +181,20 @@ invalidate_failed_write (struct world *world)
 }
 
 static const struct invalidator invalidators[] = {
-  { "trim", "TRIM", 1, invalidate_trim, .is_quick = true },
-  { "zeroes", "WRITE_ZEROES", 1, invalidate_zeroes },
-  { "zeroes-kept", "WRITE_ZEROES that keeps the space", 1, invalidate_zeroes_kept },
-  { "trim-edge", "TRIM that ends within a block", 1, invalidate_trim_edge },
-  { "zeroes-edge", "WRITE_ZEROES that ends within a block", 1, invalidate_zeroes_edge },
-  { "shrink", "cutting off the end of the disk", 2, invalidate_shrink },
-  { "delete", "deleting the disk", 1, invalidate_delete, .is_last = true },
-  { "failed-write", "a WRITE that fails for want of space", 1, invalidate_failed_write,
-    .is_without_space = true },
+  { .name = "trim", .about = "TRIM", .block = 1, .start = invalidate_trim, .is_quick = true },
+  { .name = "zeroes", .about = "WRITE_ZEROES", .block = 1, .start = invalidate_zeroes },
+  { .name = "zeroes-kept", .about = "WRITE_ZEROES that keeps the space", .block = 1,
+    .start = invalidate_zeroes_kept },
+  { .name = "trim-edge", .about = "TRIM that ends within a block", .block = 1,
+    .start = invalidate_trim_edge },
+  { .name = "zeroes-edge", .about = "WRITE_ZEROES that ends within a block", .block = 1,
+    .start = invalidate_zeroes_edge },
+  { .name = "shrink", .about = "cutting off the end of the disk", .block = 2,
+    .start = invalidate_shrink },
+  { .name = "delete", .about = "deleting the disk", .block = 1, .start = invalidate_delete,
+    .is_last = true },
+  { .name = "failed-write", .about = "a WRITE that fails for want of space", .block = 1,
+    .start = invalidate_failed_write, .is_without_space = true },
 };
 
 /* --- pairs --- */
