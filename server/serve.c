@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -204,6 +205,20 @@ run_command (struct server *server)
 }
 
 /* --- beginning --- */
+
+/* Usually 1024 may be open at first, of which the listening sockets, the store and the control
+ * socket need some: all the connections that the server allows would shut the command line out. */
+static void
+raise_file_limit (void)
+{
+  const rlim_t wanted = 2 * CONNECTIONS_MAX;
+  struct rlimit limit;
+
+  if (getrlimit (RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted) {
+    limit.rlim_cur = MIN (wanted, limit.rlim_max);
+    setrlimit (RLIMIT_NOFILE, &limit);
+  }
+}
 
 /* Elsewhere an arena does what it is for, but the kernel writes all of it to the disk. */
 static void
@@ -417,6 +432,7 @@ serve_main (int argc, char **argv)
   if (!rights_open (server))
     error = -EINVAL;
   block_signals (server);
+  raise_file_limit ();
   if (error == 0 && server->options.run && !server->options.unix_path)
     error = make_temporary_path (server);
   if (error == 0)
