@@ -479,6 +479,80 @@ btree_remove (struct btree *tree, uint64_t key)
   return true;
 }
 
+/* --- moving keys --- */
+
+int
+btree_ensure_shift (struct btree *tree, unsigned changes)
+{
+  uint64_t lists = tree->node_count / NODE_PLACES + 1;
+
+  return btree_pool_ensure (tree->pool, changes + divide_up (lists, BTREE_CHANGE_NODES));
+}
+
+/* The first key of PATH's leaf has changed, within what is free between its neighbours. */
+static void
+path_separate (struct path *path, struct btree *tree)
+{
+  uint64_t separator = node_separator (tree, path->nodes[0]);
+
+  for (unsigned level = 1; level <= tree->root->level; level++) {
+    path->nodes[level]->entries[path->index[level]].key = separator;
+    if (path->index[level] > 0)
+      return;
+  }
+}
+
+bool
+btree_shift_down (struct btree *tree, uint64_t *from, uint64_t delta, unsigned leaves)
+{
+  struct btree_entry entry;
+  struct path path;
+
+  CHECK (! tree->has_frozen);
+  for (; btree_ceiling (tree, *from, &entry); leaves--) {
+    struct btree_node *leaf;
+    unsigned first;
+
+    if (leaves == 0)
+      return false;
+    path_descend_to_change (&path, tree, entry.key, false);
+    leaf = path.nodes[0];
+    first = path.index[0] - 1;
+    *from = leaf->entries[leaf->count - 1].key + 1;
+    for (unsigned i = first; i < leaf->count; i++)
+      leaf->entries[i].key -= delta;
+    if (first == 0)
+      path_separate (&path, tree);
+  }
+  return true;
+}
+
+bool
+btree_shift_up (struct btree *tree, uint64_t from, uint64_t *limit, uint64_t delta,
+                unsigned leaves)
+{
+  struct btree_entry entry;
+  struct path path;
+
+  CHECK (! tree->has_frozen);
+  for (; *limit > from && btree_floor (tree, *limit - 1, &entry) && entry.key >= from; leaves--) {
+    struct btree_node *leaf;
+    unsigned i;
+
+    if (leaves == 0)
+      return false;
+    path_descend_to_change (&path, tree, entry.key, false);
+    leaf = path.nodes[0];
+    for (i = path.index[0]; i > 0 && leaf->entries[i - 1].key >= from; i--) {
+      *limit = leaf->entries[i - 1].key;
+      leaf->entries[i - 1].key += delta;
+    }
+    if (i == 0)
+      path_separate (&path, tree);
+  }
+  return true;
+}
+
 /* --- the whole --- */
 
 void

@@ -79,6 +79,23 @@ void btree_insert (struct btree *tree, struct btree_entry entry);
 /* True if there was one. */
 bool btree_remove (struct btree *tree, uint64_t key);
 
+/* --- moving keys ---
+ *
+ * A step of a long move: of at most LEAVES leaves all entries that are to be moved, in place.  True:
+ * none is left to be moved.  Between the steps the tree is as good as any, and may be changed where
+ * nothing moves.  Nothing may be frozen, so no node is copied; what a step gives up takes memory
+ * nevertheless: one node for each NODE_PLACES (btree-internal.h) of the tree's. */
+
+/* All keys >= *FROM become less by DELTA, ascending; there are none in [*FROM - DELTA, *FROM).
+ * *FROM goes on to the first that is left. */
+bool btree_shift_down (struct btree *tree, uint64_t *from, uint64_t delta, unsigned leaves);
+/* All keys in [FROM, *LIMIT) become more by DELTA, descending; there are none in
+ * [*LIMIT, *LIMIT + DELTA).  *LIMIT comes down to the last one that was moved. */
+bool btree_shift_up (struct btree *tree, uint64_t from, uint64_t *limit, uint64_t delta,
+                     unsigned leaves);
+/* As btree_pool_ensure, for CHANGES changes and all steps of a move. */
+int btree_ensure_shift (struct btree *tree, unsigned changes);
+
 /* --- writing and reading --- */
 
 /* A node's place on the device is not part of the state that was frozen last, nor of the present

@@ -363,6 +363,83 @@ extent_map_clear (struct extent_map *map, uint64_t block, uint64_t length, unsig
   return result;
 }
 
+/* --- moving --- */
+
+int
+extent_map_reserve_shift (struct extent_map *map, unsigned changes)
+{
+  int error;
+
+  pthread_mutex_lock (&map->mutex);
+  error = btree_ensure_shift (&map->tree, (changes + 1) * CHANGES_PER_CALL);
+  pthread_mutex_unlock (&map->mutex);
+  return error;
+}
+
+/* What begins at BLOCK may continue what has become its neighbour. */
+static void
+map_join (struct extent_map *map, uint64_t block)
+{
+  struct btree_entry entry;
+
+  if (! btree_ceiling (&map->tree, block << MAP_KEY_SHIFT, &entry) || entry_block (&entry) != block)
+    return;
+  btree_remove (&map->tree, entry.key);
+  map->mapped -= entry_length (&entry);
+  map_insert (map, entry_part (&entry, 0, UINT64_MAX));
+}
+
+bool
+extent_map_shift_down (struct extent_map *map, uint64_t block, uint64_t length, unsigned leaves,
+                       uint64_t *at)
+{
+  uint64_t from = MAX (*at, (block + length) << MAP_KEY_SHIFT);
+  struct btree_entry entry;
+  bool is_done;
+
+  pthread_mutex_lock (&map->mutex);
+  CHECK (*at > 0 || ! map_first (map, block, block + length, &entry));
+  is_done = btree_shift_down (&map->tree, &from, length << MAP_KEY_SHIFT, leaves);
+  *at = from;
+  if (is_done)
+    map_join (map, block);
+  pthread_mutex_unlock (&map->mutex);
+  return is_done;
+}
+
+/* Moves the part from BLOCK on of an extent that begins before it.  Done last, and together with
+ * the last entries: until then who maps the block before may join it with what begins at BLOCK. */
+static void
+map_split_up (struct extent_map *map, uint64_t block, uint64_t length)
+{
+  struct btree_entry entry;
+  struct extent part;
+
+  if (block == 0 || ! btree_floor (&map->tree, block_last_key (block - 1), &entry)
+      || entry_end (&entry) <= block)
+    return;
+  part = map_cut (map, &entry, block, UINT64_MAX);
+  part.block += length;
+  map_insert (map, part);
+}
+
+bool
+extent_map_shift_up (struct extent_map *map, uint64_t block, uint64_t length, unsigned leaves,
+                     uint64_t *at)
+{
+  uint64_t limit = *at > 0 ? *at : UINT64_MAX;
+  bool is_done;
+
+  pthread_mutex_lock (&map->mutex);
+  is_done = btree_shift_up (&map->tree, block << MAP_KEY_SHIFT, &limit, length << MAP_KEY_SHIFT,
+                            leaves);
+  *at = limit;
+  if (is_done)
+    map_split_up (map, block, length);
+  pthread_mutex_unlock (&map->mutex);
+  return is_done;
+}
+
 /* --- opening --- */
 
 static bool

@@ -70,6 +70,18 @@ uint64_t extent_map_clear (struct extent_map *map, uint64_t block, uint64_t leng
 uint64_t extent_map_step (struct extent_map *map, uint64_t block, uint64_t length,
                           unsigned extents_max);
 
+/* What lies from BLOCK on is moved by LENGTH blocks, in steps of LEAVES leaves (of up to 252
+ * extents), each under the mutex: down to BLOCK (and what [BLOCK, BLOCK + LENGTH) mapped must have been cleared), or up from
+ * it, where an extent that BLOCK is in the middle of is split.  *AT is 0 for the first step; true:
+ * that was the last one.  Until then nobody may look at or change anything from BLOCK on, nor
+ * freeze the tree; extent_map_reserve_shift has set aside memory for it all, and for CHANGES
+ * changes. */
+int extent_map_reserve_shift (struct extent_map *map, unsigned changes);
+bool extent_map_shift_down (struct extent_map *map, uint64_t block, uint64_t length,
+                            unsigned leaves, uint64_t *at);
+bool extent_map_shift_up (struct extent_map *map, uint64_t block, uint64_t length, unsigned leaves,
+                          uint64_t *at);
+
 /* Told each extent, in order; not 0 ends the walk.  Not under the map's mutex. */
 typedef int extent_visit (void *arg, const struct extent *extent);
 

@@ -138,6 +138,70 @@ change_some (struct btree *tree, struct model *model, uint64_t limit, unsigned c
   }
 }
 
+/* Keys move, LEAVES leaves at a time, with changes elsewhere between; what is in the way of a move
+ * down goes first. */
+static void
+shift_some (struct btree *tree, struct model *model, uint64_t limit)
+{
+  uint64_t from = random_below (limit), delta = 1 + random_below (limit / 4), at;
+  unsigned leaves = 1 + random_below (3);
+  bool is_up = random_below (2), is_done;
+  size_t first;
+
+  if (! is_up)
+    for (size_t i; (i = model_find (model, from)) < model->count
+                   && model->entries[i].key < from + delta;) {
+      assert_true (btree_remove (tree, model->entries[i].key));
+      assert_true (model_remove (model, model->entries[i].key));
+    }
+  first = model_find (model, from);
+  for (size_t i = first; i < model->count; i++)
+    model->entries[i].key += is_up ? delta : -delta;
+  assert_int_equal (btree_ensure_shift (tree, 0), 0);
+  at = is_up ? UINT64_MAX : from + delta;
+  do {
+    is_done = is_up ? btree_shift_up (tree, from, &at, delta, leaves)
+                    : btree_shift_down (tree, &at, delta, leaves);
+    btree_verify (tree);
+    for (unsigned i = 0; from > 0 && i < 30; i++) {
+      struct btree_entry entry = { random_below (from), random_number () };
+
+      assert_int_equal (btree_pool_ensure (tree->pool, 1), 0);
+      if (random_below (2)) {
+        btree_insert (tree, entry);
+        model_insert (model, entry);
+      } else
+        assert_int_equal (btree_remove (tree, entry.key), model_remove (model, entry.key));
+    }
+  } while (! is_done);
+  assert_same (tree, model);
+}
+
+static void
+run_shifts (void)
+{
+  struct btree_pool *pool = btree_pool_create ();
+  struct model model;
+  struct btree tree;
+
+  model_create (&model);
+  btree_init (&tree, pool);
+  for (unsigned i = 0; i < 60; i++) {
+    change_some (&tree, &model, 40000, random_below (2500));
+    shift_some (&tree, &model, 40000);
+  }
+  btree_clear (&tree);
+  free (model.entries);
+  btree_pool_destroy (pool);
+}
+
+static void
+test_shifts (void **state)
+{
+  (void) state;
+  for_each_seed (run_shifts);
+}
+
 static void
 run_changes (void)
 {
@@ -576,6 +640,7 @@ main (void)
 {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_changes),
+    cmocka_unit_test (test_shifts),
     cmocka_unit_test (test_checkpoints),
     cmocka_unit_test (test_writes_what_changed),
     cmocka_unit_test (test_damage),

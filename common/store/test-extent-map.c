@@ -204,6 +204,42 @@ change_one (struct extent_map *map, struct model *model)
   model_assert_told (model);
 }
 
+/* The end of the disk is at BLOCKS: what a move up would push beyond is cleared first. */
+static void
+shift_some (struct extent_map *map, struct model *model)
+{
+  uint64_t block = random_below (BLOCKS), length = 1 + random_below (BLOCKS - block), at = 0;
+  uint64_t clear = BLOCKS - length, rest = BLOCKS - block - length;
+  unsigned leaves = 1 + random_below (3);
+  bool is_up = random_below (2), is_done;
+
+  if (! is_up)
+    clear = block;
+  assert_int_equal (extent_map_reserve_shift (map, 2), 0);
+  extent_map_clear (map, clear, length, UINT32_MAX, NULL, NULL);
+  memmove (model->state + (is_up ? block + length : block),
+           model->state + (is_up ? block : block + length), rest * sizeof model->state[0]);
+  memmove (model->place + (is_up ? block + length : block),
+           model->place + (is_up ? block : block + length), rest * sizeof model->place[0]);
+  memset (model->state + (is_up ? block : block + rest), 0, length * sizeof model->state[0]);
+  do {
+    is_done = is_up ? extent_map_shift_up (map, block, length, leaves, &at)
+                    : extent_map_shift_down (map, block, length, leaves, &at);
+    /* Before it things go on; what is mapped there may continue what is being moved. */
+    for (unsigned i = 0; i < 4 && block > 0; i++) {
+      uint64_t first = random_below (2) ? block - 1 : random_below (block);
+      struct extent extent = { first, 1 + random_below (block - first), 1000 + first,
+                               EXTENT_WRITTEN };
+
+      assert_int_equal (extent_map_reserve (map, 1), 0);
+      extent_map_set (map, &extent, NULL, NULL);
+      model_set (model, &extent);
+    }
+  } while (! is_done);
+  model->expected_count = 0;
+  assert_same (map, model);
+}
+
 static void
 run_changes (void)
 {
@@ -218,6 +254,8 @@ run_changes (void)
     unsigned max = 1 + random_below (10);
 
     change_one (&map, &model);
+    if (i % 64 == 0)
+      shift_some (&map, &model);
     assert_scan (&map, &model, block, length);
     if (i % 8)
       continue;
