@@ -22,7 +22,7 @@ sites() {
       /range_lock_(acquire|try|upgrade) \(|cache_(drop|publish|adopt|fill_begin) \(/ { print file ":" name }
       match ($0, /extent_map_[a-z_]+ \(/) {
         call = substr ($0, RSTART + 11, RLENGTH - 13)
-        if (call !~ /^(init|destroy|reserve|lookup|scan|step|check|mapped|mapped_in|extents)$/) print file ":" name
+        if (call !~ /^(init|destroy|reserve|reserve_shift|lookup|scan|step|check|mapped|mapped_in|extents)$/) print file ":" name
       }' "$file"
   done | sort -u
 }

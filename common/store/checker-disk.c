@@ -293,6 +293,26 @@ map_own_uncovered (struct checker *checker, struct map_walk *walk, uint64_t firs
   }
 }
 
+/* The same, for an extent that items may have moved: from the SHIFT-th shift on. */
+static void
+map_own_shifted (struct checker *checker, struct map_walk *walk, uint64_t first, uint64_t end,
+                 uint64_t place, size_t shift)
+{
+  struct checker_range parts[2];
+  uint64_t skipped[2];
+  unsigned count;
+
+  while (shift < checker->shift_count && checker->shifts[shift].disk != walk->disk->id)
+    ++shift;
+  if (shift == checker->shift_count) {
+    map_own_uncovered (checker, walk, first, end, place);
+    return;
+  }
+  count = checker_shift_parts (&checker->shifts[shift], first, end, parts, skipped);
+  for (unsigned p = 0; p < count; ++p)
+    map_own_shifted (checker, walk, parts[p].first, parts[p].end, place + skipped[p], shift + 1);
+}
+
 /* Invariants 7 and 8 for one extent. */
 static void
 map_entry (struct checker *checker, const struct checker_tree *tree, uint64_t node, uint64_t key,
@@ -322,7 +342,7 @@ map_entry (struct checker *checker, const struct checker_tree *tree, uint64_t no
   if (checker_run_fault (checker, place, length, false) != NULL)
     return;
   if (walk->is_replayed)
-    map_own_uncovered (checker, walk, first, first + length, place);
+    map_own_shifted (checker, walk, first, first + length, place, 0);
   else {
     ++checker->extent_count;
     checker_run_add (checker, place, first, length, disk);

@@ -40,7 +40,7 @@ enum {
 
 enum checker_item_kind {
   CHECKER_MAP = 1, CHECKER_UNMAP, CHECKER_RETIRE, CHECKER_CREATE, CHECKER_RENAME, CHECKER_RESIZE,
-  CHECKER_DELETE, CHECKER_FORGET, CHECKER_DATA,
+  CHECKER_DELETE, CHECKER_FORGET, CHECKER_DATA, CHECKER_COLLAPSE, CHECKER_INSERT,
 };
 
 static inline uint64_t
@@ -119,9 +119,21 @@ struct checker_change {
   enum checker_state state;
 };
 
+struct checker_range {
+  uint64_t first, end;
+};
+
 struct checker_changes {
   struct checker_change *items;
   size_t count, max;
+};
+
+/* What a COLLAPSE or INSERT does to whatever was there before it: from BLOCK + LENGTH on it moves down
+ * by LENGTH, and what lies below that, from BLOCK on, goes; or from BLOCK on it moves up. */
+struct checker_shift {
+  uint64_t disk;                   /* id */
+  uint64_t block, length;
+  bool is_up;
 };
 
 /* Places of nodes seen; open addressing, 0 is free (place 0 is no node). */
@@ -158,6 +170,8 @@ struct checker {
   uint64_t record_count, item_count;
   uint64_t homeless;               /* blocks of DATA that are not mapped */
   struct checker_changes map_changes, data_changes;
+  struct checker_shift *shifts;    /* in order; the changes are moved already, the trees are not */
+  size_t shift_count, shift_max;
 };
 
 /* --- checker-report.c --- */
@@ -270,6 +284,10 @@ size_t checker_data_item_bytes (const uint8_t *items, size_t bytes);
 size_t checker_paint (const struct checker_changes *changes, uint64_t disk,
                       struct checker_change **result);
 void checker_changes_sort (struct checker_changes *changes);
+/* The parts of [first, end) that SHIFT leaves, where it puts them: *PARTS, and in *SKIPPED how far
+ * behind FIRST each began; how many, at most 2. */
+unsigned checker_shift_parts (const struct checker_shift *shift, uint64_t first, uint64_t end,
+                              struct checker_range parts[2], uint64_t skipped[2]);
 /* The first of COUNT painted changes that ends after BLOCK; COUNT: none. */
 size_t checker_painted_after (const struct checker_change *painted, size_t count, uint64_t block);
 /* Judges the maps after the replay (second walk), and what remains of DATA. */

@@ -11,6 +11,7 @@
 #include "store/checker-internal.h"
 
 #define ITEM 40
+#define ITEM_WITH_ID 56
 #define ITEM_NAME_AT 74
 
 struct item {
@@ -52,6 +53,10 @@ item_change_data (struct checker *checker, const struct item *item)
     change.first = 0;
     change.end = UINT64_MAX;
     break;
+  case CHECKER_COLLAPSE:
+  case CHECKER_INSERT:
+    change.end = UINT64_MAX;
+    break;
   case CHECKER_UNMAP:
   case CHECKER_RETIRE:
   case CHECKER_DATA:
@@ -60,6 +65,75 @@ item_change_data (struct checker *checker, const struct item *item)
     return;
   }
   change_add (&checker->data_changes, change);
+}
+
+unsigned
+checker_shift_parts (const struct checker_shift *shift, uint64_t first, uint64_t end,
+                     struct checker_range parts[2], uint64_t skipped[2])
+{
+  uint64_t from = shift->is_up ? shift->block : shift->block + shift->length, start;
+  uint64_t delta = shift->is_up ? shift->length : -shift->length;
+  unsigned count = 0;
+
+  if (first < shift->block) {
+    skipped[count] = 0;
+    parts[count++] = (struct checker_range) { first, end < shift->block ? end : shift->block };
+  }
+  if (end > from) {
+    start = first > from ? first : from;
+    skipped[count] = start - first;
+    /* What has no end has none afterwards. */
+    parts[count++] = (struct checker_range) { start + delta,
+                                              end == UINT64_MAX ? UINT64_MAX : end + delta };
+  }
+  return count;
+}
+
+/* Moves what is known to happen to the map: the changes, now; the trees' extents, when they are
+ * walked. */
+static void
+item_shift (struct checker *checker, const struct item *item, uint64_t size)
+{
+  struct checker_changes *changes = &checker->map_changes;
+  struct checker_shift shift = {
+    .disk = item->disk,
+    .block = item->block,
+    .length = item->length,
+    .is_up = item->kind == CHECKER_INSERT,
+  };
+  size_t count;
+
+  /* The trees may still have what a shrink before freed, without an item. */
+  if (shift.is_up)
+    change_add (changes, (struct checker_change) {
+                           .disk = item->disk, .first = size / CHECKER_BLOCK, .end = UINT64_MAX,
+                           .order = checker->item_count, .state = CHECKER_HOLE });
+  count = changes->count;
+  for (size_t i = 0; i < count; ++i) {
+    struct checker_change change = changes->items[i];
+    struct checker_range parts[2];
+    uint64_t skipped[2];
+    unsigned parts_count;
+
+    if (change.disk != item->disk)
+      continue;
+    parts_count = checker_shift_parts (&shift, change.first, change.end, parts, skipped);
+    changes->items[i].end = changes->items[i].first;        /* nothing */
+    for (unsigned p = 0; p < parts_count; ++p) {
+      struct checker_change part = change;
+
+      part.first = parts[p].first;
+      part.end = parts[p].end;
+      part.place += skipped[p];
+      if (p == 0)
+        changes->items[i] = part;
+      else
+        change_add (changes, part);
+    }
+  }
+  checker->shifts = checker_array_add (checker->shifts, &checker->shift_count,
+                                       &checker->shift_max, sizeof *checker->shifts);
+  checker->shifts[checker->shift_count - 1] = shift;
 }
 
 /* SIZE: the disk's before this item. */
@@ -76,6 +150,10 @@ item_change_map (struct checker *checker, const struct item *item, uint64_t size
   };
 
   switch (item->kind) {
+  case CHECKER_COLLAPSE:
+  case CHECKER_INSERT:
+    item_shift (checker, item, size);
+    return;
   case CHECKER_MAP:
     change.state = item->flags == 1 ? CHECKER_UNWRITTEN : CHECKER_WRITTEN;
     break;
@@ -156,6 +234,21 @@ item_range_fault (struct checker *checker, const struct item *item,
   return checker_run_fault (checker, item->place, item->length, item->flags == 2);
 }
 
+static const char *
+item_shift_fault (const struct item *item, const struct checker_disk *disk)
+{
+  uint64_t blocks = disk->size / CHECKER_BLOCK, limit = CHECKER_SIZE_MAX / CHECKER_BLOCK;
+
+  if (disk->is_dying)
+    return "the disk was deleted";
+  if (item->block > blocks
+      || (item->kind == CHECKER_COLLAPSE && item->length > blocks - item->block))
+    return "it lies beyond the disk's size";
+  if (item->kind == CHECKER_INSERT && item->length > limit - blocks)
+    return "the size is out of its limits";
+  return NULL;
+}
+
 /* An item that the trees do not have yet: its effect on disks and maps; NULL, or what is wrong. */
 static const char *
 item_apply (struct checker *checker, const struct item *item)
@@ -185,6 +278,13 @@ item_apply (struct checker *checker, const struct item *item)
     if (item->length % CHECKER_BLOCK != 0 || item->length > CHECKER_SIZE_MAX)
       return "the size is out of its limits";
     disk->size = item->length;
+    break;
+  case CHECKER_COLLAPSE:
+  case CHECKER_INSERT:
+    fault = item_shift_fault (item, disk);
+    if (fault != NULL)
+      return fault;
+    disk->size += (item->kind == CHECKER_INSERT ? item->length : -item->length) * CHECKER_BLOCK;
     break;
   case CHECKER_DELETE:
     if (disk->is_dying)
@@ -227,13 +327,14 @@ static const char *
 item_form_fault (const struct item *item, size_t bytes)
 {
   bool has_more = item->kind == CHECKER_CREATE || item->kind == CHECKER_RENAME;
+  bool has_id = item->kind == CHECKER_COLLAPSE || item->kind == CHECKER_INSERT;
   bool has_range = item->kind == CHECKER_MAP || item->kind == CHECKER_UNMAP
-                   || item->kind == CHECKER_RETIRE || item->kind == CHECKER_DATA;
+                   || item->kind == CHECKER_RETIRE || item->kind == CHECKER_DATA || has_id;
 
-  if (item->kind < CHECKER_MAP || item->kind > CHECKER_DATA)
+  if (item->kind < CHECKER_MAP || item->kind > CHECKER_INSERT)
     return "is of an unknown kind";
   if (item->bytes < ITEM || item->bytes > bytes || item->bytes % 8 != 0
-      || (!has_more && item->bytes != ITEM))
+      || (!has_more && item->bytes != (has_id ? ITEM_WITH_ID : ITEM)))
     return "its length is wrong";
   if (has_range && (item->length == 0 || item->block + item->length < item->block))
     return "its range is empty or too long";
@@ -262,6 +363,7 @@ replay_find (struct checker *checker, uint64_t place, const struct item *item, c
 {
   static const char *const kinds[] = {
     "?", "MAP", "UNMAP", "RETIRE", "CREATE", "RENAME", "RESIZE", "DELETE", "FORGET", "DATA",
+    "COLLAPSE", "INSERT",
   };
   struct checker_where where = { "journal record", place, checker_disk_find (checker, item->disk) };
 

@@ -66,6 +66,7 @@ checker_free (struct checker *checker)
   free (checker->runs);
   free (checker->map_changes.items);
   free (checker->data_changes.items);
+  free (checker->shifts);
 }
 
 static int

@@ -4,7 +4,7 @@
  *
  *   let the next record begin the other half
  *   write back all blocks whose copy lies in the old half
- *   with the gate closed: freeze all maps that have changed, and the table of shared runs, note the
+ *   wait for who is moving mappings; with the gate closed: freeze all maps that have changed, and the table of shared runs, note the
  *     tail's end (the position)
  *   write the new nodes, both copies, children before parents; the disks' nodes; the table; the
  *     catalogue
@@ -29,6 +29,7 @@ enum checkpoint_stage {
   CHECKPOINT_SWITCH,
   CHECKPOINT_COLLECT,   /* the next batch of blocks to write back */
   CHECKPOINT_PLACE,     /* it is being written back */
+  CHECKPOINT_LOCK,      /* nobody is moving mappings */
   CHECKPOINT_FREEZE,
   CHECKPOINT_GATHER,    /* the next batch of nodes */
   CHECKPOINT_WRITTEN,
@@ -80,7 +81,7 @@ checkpoint_begin (struct store *store, enum checkpoint_kind kind)
   checkpoint->kind = kind;
   checkpoint->error = 0;
   checkpoint->commit.error = 0;
-  checkpoint->is_metadata_full = false;
+  checkpoint->is_metadata_full = checkpoint->has_maps_lock = false;
   checkpoint->is_shared_frozen = false;
   checkpoint->is_catalogue_frozen = checkpoint->is_writer_active = false;
   checkpoint->node_count = 0;
@@ -129,7 +130,21 @@ checkpoint_place (struct store *store, struct op *op)
     checkpoint->stage = CHECKPOINT_END;
   }
   else
-    checkpoint->stage = writeback->frame_count > 0 ? CHECKPOINT_COLLECT : CHECKPOINT_FREEZE;
+    checkpoint->stage = writeback->frame_count > 0 ? CHECKPOINT_COLLECT : CHECKPOINT_LOCK;
+  return OP_MORE;
+}
+
+static enum op_next
+checkpoint_lock (struct store *store, struct op *op)
+{
+  struct checkpoint *checkpoint = &store->keeper.checkpoint;
+
+  checkpoint->stage = CHECKPOINT_FREEZE;
+  checkpoint->has_maps_lock = true;
+  op_expect (op);
+  if (!op_lock_acquire (&store->maps_lock, &op->waiter))
+    return OP_WAIT;
+  op_wake (op);
   return OP_MORE;
 }
 
@@ -526,6 +541,13 @@ checkpoint_thaw (struct store *store, bool is_durable)
       space_free_node (store->space, checkpoint->freed[i]);
     checkpoint->freed_count = 0;
   }
+  if (checkpoint->has_maps_lock) {
+    struct list wake = LIST_INIT (wake);
+
+    checkpoint->has_maps_lock = false;
+    op_lock_release (&store->maps_lock, &wake);
+    op_wake_all (&wake);
+  }
 }
 
 /* The durable superblock is the one in memory from now on; but for what is the same as long as
@@ -606,6 +628,8 @@ checkpoint_step (struct store *store, struct op *op)
     return checkpoint_collect (store);
   case CHECKPOINT_PLACE:
     return checkpoint_place (store, op);
+  case CHECKPOINT_LOCK:
+    return checkpoint_lock (store, op);
   case CHECKPOINT_FREEZE:
     return checkpoint_freeze (store);
   case CHECKPOINT_GATHER:

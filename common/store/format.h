@@ -224,6 +224,12 @@ enum format_item_kind {
   ITEM_FORGET = 8,             /* a dying disk has no extents left: it is gone */
   ITEM_DATA = 9,               /* `length` blocks from `block` on: the next ones of the record's
                                   data.  Last of a record's items. */
+  /* Followed by struct format_item_request; the disk remembers its id (format_disk). */
+  ITEM_COLLAPSE = 10,          /* [block, block + length) of disk goes; what lies behind it moves down
+                                  to block, and the disk is so much smaller */
+  ITEM_INSERT = 11,            /* what lies from block on moves up by length, and the disk is so much
+                                  larger; a hole is left */
+  /* Both: DATA of blocks from `block` on before this item is void. */
 };
 
 struct format_item {           /* 40 bytes; all items are multiples of 8 */
@@ -242,6 +248,10 @@ struct format_item_disk {
   le16 name_length;
   uint8_t name[DISK_NAME_MAX + 7];   /* zero-filled; the item ends at the next multiple of 8 after
                                         the name */
+};
+
+struct format_item_request {
+  uint8_t id[REQUEST_ID_BYTES];    /* zeros: none */
 };
 
 _Static_assert (sizeof (struct format_superblock) <= BLOCK_SIZE, "superblock fits a block");

@@ -41,11 +41,18 @@ journal_used (struct journal *journal)
   return journal_end (journal) - journal_start (journal) + journal->reserved;
 }
 
+/* What ops may use. */
+static uint64_t
+journal_room (const struct journal *journal)
+{
+  return journal->arena->tail_bytes / 2;
+}
+
 bool
 journal_reserve (struct journal *journal, uint64_t bytes, struct journal_waiter *request,
                  struct waiter *waiter)
 {
-  uint64_t room = journal->arena->tail_bytes / 4 * 3;
+  uint64_t room = journal_room (journal);
   bool granted;
 
   CHECK (bytes <= room);
@@ -99,7 +106,7 @@ journal_reserve_keeper (struct journal *journal, uint64_t bytes, bool all)
 static void
 journal_grant (struct journal *journal, struct list *wake)
 {
-  uint64_t room = journal->arena->tail_bytes / 4 * 3;
+  uint64_t room = journal_room (journal);
 
   list_for_each_safe (link, &journal->waiters) {
     struct journal_waiter *request = container_of (link, struct journal_waiter, link);
@@ -182,7 +189,7 @@ journal_is_pressed (struct journal *journal)
    * would not help. */
   is_pressed
     = journal_end (journal) > journal_start (journal)
-      && (journal->is_wanted || journal_used (journal) > journal->arena->tail_bytes / 2);
+      && (journal->is_wanted || journal_used (journal) > journal->arena->tail_bytes / 8 * 3);
   pthread_mutex_unlock (&journal->mutex);
   return is_pressed;
 }

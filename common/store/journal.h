@@ -8,8 +8,10 @@
  * among them may void DATA of a record that is there already (checkpoint.c).
  *
  * Room is reserved before any range is locked, so that an append cannot fail: journal_reserve
- * queues the op if the tail is full, and the keeper makes room.  The keeper itself may use the last
- * quarter (a checkpoint must never wait for a commit, which may wait for the checkpoint).
+ * queues the op if the tail is full, and the keeper makes room.  Ops have half of it; the third
+ * quarter is write-back's, since ops that have their room may be waiting for one that waits for
+ * write-back (range-lock.h, QUIESCE); the last one a checkpoint's, which must never wait for a
+ * commit, since a commit may wait for the checkpoint.
  *
  * Any thread; the mutex inside is a leaf.  No I/O here.
  */
@@ -55,7 +57,8 @@ bool journal_reserve (struct journal *journal, uint64_t bytes, struct journal_wa
                       struct waiter *waiter);
 /* The store has failed: who waits for room, and who comes later and finds none, is refused. */
 void journal_close (struct journal *journal, struct list *wake);
-/* For the keeper, which does not queue; with ALL from the last quarter too.  False: not there. */
+/* For the keeper, which does not queue: from the third quarter too, with ALL from the last one.
+ * False: not there. */
 bool journal_reserve_keeper (struct journal *journal, uint64_t bytes, bool all);
 /* Gives back what was reserved and not appended. */
 void journal_unreserve (struct journal *journal, uint64_t bytes, struct list *wake);
@@ -68,7 +71,8 @@ uint64_t journal_append (struct journal *journal, enum format_item_kind kind, ui
 
 uint64_t journal_start (struct journal *journal);     /* positions before are on the device */
 uint64_t journal_end (struct journal *journal);
-/* More than half of the tail is in use or promised, or somebody waits; and a commit would help. */
+/* More than three eighths of the tail are in use or promised, or somebody waits; and a commit would
+ * help. */
 bool journal_is_pressed (struct journal *journal);
 
 /* Copies items [from, to) out of the ring. */

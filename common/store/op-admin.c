@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* op-admin.c - create, resize, rename and delete a disk; make all durable.  One at a time; each is
- * one item in the journal, so that it is there or not after a crash.  They stand for:
+/* op-admin.c - create, resize, rename and delete a disk; make all durable; and the frame for those
+ * that have files of their own (op-admin.h).  One at a time; each is one item in the journal, so that
+ * it is there or not after a crash.  They stand for:
  *
  *   lock the disks' table (a queue, no thread waits); check; [shrink, delete: lock
  *     what goes away exclusive]
@@ -211,6 +212,9 @@ admin_check (struct admin *admin)
     return admin_check_rename (admin);
   case ADMIN_DELETE:
     return admin_check_delete (admin);
+  case ADMIN_COLLAPSE:
+  case ADMIN_INSERT:
+    return shift_check (admin);
   case ADMIN_SYNC:
     break;
   }
@@ -405,7 +409,9 @@ admin_end (struct admin *admin)
   if (admin->kind == ADMIN_CREATE && admin->disk != NULL && list_is_empty (&admin->disk->link))
     disk_destroy (admin->disk);
   free (admin->commit);
+  free (admin->writeback);
   admin->commit = NULL;
+  admin->writeback = NULL;
   journal_unreserve (&store->journal, admin->tail_left, &wake);
   op_lock_release (&store->admin_lock, &wake);
   op_wake_all (&wake);
@@ -502,6 +508,8 @@ admin_step (struct op *op)
 {
   struct admin *admin = container_of (op, struct admin, op);
 
+  if (op->stage >= ADMIN_OWN)
+    return shift_step (admin);
   switch ((enum admin_stage) op->stage) {
   case ADMIN_LOCK:
     return admin_lock (admin);

@@ -24,6 +24,10 @@ enum admin_stage {
   ADMIN_OWN,        /* from here on: of ops that have a file of their own */
 };
 
+/* op-shift.c: ADMIN_CHECK of a COLLAPSE or INSERT, and its own stages. */
+enum op_next shift_check (struct admin *admin);
+enum op_next shift_step (struct admin *admin);
+
 /* Notes the failure; the op goes on with ADMIN_END.  MESSAGE without the names of store and disk. */
 enum op_next admin_fail (struct admin *admin, int error, const char *message);
 /* The disk admin->name, to admin->disk; it stays, since nobody else changes the table while the

@@ -213,6 +213,36 @@ replay_create (struct replay *replay, const struct format_item *item)
   return 0;
 }
 
+/* COLLAPSE and INSERT: in the order of the items, so that each finds the blocks of those before it
+ * where they were. */
+static int
+replay_shift (struct replay *replay, struct disk *disk, const struct format_item *item)
+{
+  const struct format_item_request *request = (const struct format_item_request *) (item + 1);
+  bool is_up = from_le16 (item->kind) == ITEM_INSERT;
+  uint64_t block = from_le64 (item->block), length = from_le64 (item->length), at = 0;
+  uint64_t size = disk_blocks (disk);
+  uint64_t most = is_up ? DISK_SIZE_MAX / BLOCK_SIZE - size : size - MIN (block, size);
+  int error;
+
+  if (from_le16 (item->bytes) != sizeof *item + sizeof *request || disk->is_dying || block > size
+      || length == 0 || length > most)
+    return replay_bad_item (replay, is_up ? "an insertion" : "a collapse");
+  /* A shrink before it, which the nodes have, may not have freed all when they were frozen. */
+  error = is_up ? replay_unmap (replay, disk, size, DISK_SIZE_MAX / BLOCK_SIZE - size)
+                : replay_unmap (replay, disk, block, length);
+  if (error != 0)
+    return error;
+  if (extent_map_reserve_shift (&disk->map, 1) != 0)
+    return error_set (replay->error, -ENOMEM, "there is not enough memory for its metadata");
+  while (!(is_up ? extent_map_shift_up (&disk->map, block, length, UINT32_MAX, &at)
+                 : extent_map_shift_down (&disk->map, block, length, UINT32_MAX, &at)))
+    continue;
+  atomic_store (&disk->size, (is_up ? size + length : size - length) * BLOCK_SIZE);
+  request_ids_add (&disk->request_ids, request->id);
+  return 0;
+}
+
 /* Applies an item to the maps and disks. */
 static int
 replay_apply (struct replay *replay, const struct format_item *item)
@@ -253,6 +283,9 @@ replay_apply (struct replay *replay, const struct format_item *item)
     disk->is_dying = disk->is_deleted = true;
     atomic_store (&disk->size, 0);
     return replay_unmap (replay, disk, 0, DISK_SIZE_MAX / BLOCK_SIZE);
+  case ITEM_COLLAPSE:
+  case ITEM_INSERT:
+    return replay_shift (replay, disk, item);
   case ITEM_FORGET:
     /* Its node goes with the next checkpoint, as if it were still dying. */
     return 0;
@@ -279,6 +312,10 @@ replay_item_voids (struct replay *replay, const struct format_item *item)
     break;
   case ITEM_DELETE:
     replay_void (replay, disk, 0, UINT64_MAX);
+    break;
+  case ITEM_COLLAPSE:
+  case ITEM_INSERT:
+    replay_void (replay, disk, block, UINT64_MAX);
     break;
   default:
     break;

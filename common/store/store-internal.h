@@ -3,8 +3,8 @@
  *
  * Order of waits (an op never waits for something to the left of what it holds):
  *
- *   admission (in flight, dirty) -> admin lock -> tail room -> range lock -> reservation
- *     -> frame being filled -> device -> gate -> commit
+ *   admission (in flight, dirty) -> admin lock -> tail room -> range lock -> write-back -> maps lock
+ *     -> upgrade of a range -> reservation -> frame being filled -> device -> gate -> commit
  *
  *   admission    cache_charge, cache_charge_dirty: frames, as numbers.  Those in flight are held to
  *                the end of the request.
@@ -12,6 +12,10 @@
  *   tail room    journal_reserve: bytes of items that the op will append.
  *   range lock   see range-lock.h.  Never waited for while another is held: write-back, which alone
  *                has several at once, waits for its first and tries the others.
+ *   write-back   keeper_write_back, while a range is held: only one that is held QUIESCE.
+ *   maps lock    one op that moves mappings in steps, or the checkpoint that has frozen them.  Who
+ *                holds it waits for an upgrade or for the device, and for nothing else.
+ *   upgrade      of a QUIESCE: waits for those who hold the range SHARED, and these for the device.
  *   reservation  never waited for while a range lock is held: that is given up, what was freed is
  *                committed, and all is tried again.
  *   gate         a rwlock, held across no wait: publishers {append items, change the map, settle or
@@ -325,6 +329,7 @@ struct checkpoint {
   uint64_t *freed;
   size_t freed_count, freed_max;
   bool is_metadata_full;
+  bool has_maps_lock;
   int error;
 };
 
@@ -514,6 +519,9 @@ struct store {
   pthread_rwlock_t gate;
 
   struct op_lock admin_lock;
+  struct op_lock maps_lock;               /* a checkpoint, from freezing to thawing; and whoever
+                                             changes a map in several steps that must not be
+                                             frozen in between */
   pthread_mutex_t disks_mutex;
   struct list disks;                      /* struct disk, by name */
   unsigned disk_count;

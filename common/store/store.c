@@ -203,6 +203,8 @@ store_allocate (const char *path)
   pthread_rwlock_init (&store->gate, NULL);
   pthread_mutex_init (&store->admin_lock.mutex, NULL);
   list_init (&store->admin_lock.waiters);
+  pthread_mutex_init (&store->maps_lock.mutex, NULL);
+  list_init (&store->maps_lock.waiters);
   pthread_mutex_init (&store->disks_mutex, NULL);
   list_init (&store->disks);
   pthread_mutex_init (&store->fills_mutex, NULL);
@@ -252,6 +254,7 @@ store_free (struct store *store, bool removes_arena)
     free (container_of (link, struct fill, link));
   pthread_rwlock_destroy (&store->gate);
   pthread_mutex_destroy (&store->admin_lock.mutex);
+  pthread_mutex_destroy (&store->maps_lock.mutex);
   pthread_mutex_destroy (&store->disks_mutex);
   pthread_mutex_destroy (&store->fills_mutex);
   pthread_mutex_destroy (&store->grow_mutex);

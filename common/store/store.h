@@ -236,7 +236,9 @@ void request_release (struct request *request);
 
 /* --- changes to disks --- */
 
-enum admin_kind { ADMIN_CREATE, ADMIN_RESIZE, ADMIN_RENAME, ADMIN_DELETE, ADMIN_SYNC };
+enum admin_kind {
+  ADMIN_CREATE, ADMIN_RESIZE, ADMIN_RENAME, ADMIN_DELETE, ADMIN_SYNC, ADMIN_COLLAPSE, ADMIN_INSERT,
+};
 
 struct admin {
   struct op op;                     /* op.error: 0 or negative errno */
@@ -247,10 +249,14 @@ struct admin {
   uint64_t disk_id;                 /* of NAME, -ENOENT if another disk has it; 0: whichever */
   uint64_t size;                    /* CREATE, RESIZE: bytes, multiple of BLOCK_SIZE */
   bool may_shrink;                  /* RESIZE */
+  uint64_t offset, length;          /* COLLAPSE, INSERT: bytes, multiples of BLOCK_SIZE */
+  uint8_t request_id[REQUEST_ID_BYTES];   /* COLLAPSE, INSERT: one that the disk remembers is not
+                                             done again; zeros: none (request-ids.h) */
   void (*done) (struct admin *admin);
   void *owner;
   char message[512];                /* if error: what was wrong and what to do; without store and
                                        disk names */
+  bool was_done;                    /* before: its request_id was known */
   /* the engine's own */
   struct disk *disk;
   struct range_request *range;
@@ -262,9 +268,11 @@ struct admin {
   uint64_t size_before;
 };
 
-/* Atomic, and durable when done.  -EEXIST, -ENOENT, -EINVAL (name, size), -EBUSY (delete while
- * open), -EPERM (shrink without may_shrink; read-only store), -EIO.  ADMIN_SYNC: all that was
- * acknowledged is durable. */
+/* Atomic, and durable when done.  -EEXIST, -ENOENT, -EINVAL (name, size, range), -EBUSY (delete
+ * while open), -EPERM (shrink without may_shrink; read-only store), -EIO.  ADMIN_SYNC: all that was
+ * acknowledged is durable.  ADMIN_COLLAPSE: the range goes, and what lies behind it moves down;
+ * ADMIN_INSERT: what lies from OFFSET on moves up, and leaves a hole (op-shift.c).  Requests of
+ * clients that run meanwhile are before it or after it, block by block. */
 void admin_init (struct admin *admin, struct context *context, struct store *store,
                  enum admin_kind kind, const char *name, void (*done) (struct admin *));
 void admin_start (struct admin *admin);

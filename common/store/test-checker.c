@@ -240,6 +240,17 @@ item_named (unsigned kind, uint64_t disk, const char *name, uint64_t size)
   writer.tail_bytes += bytes - 40;
 }
 
+/* COLLAPSE or INSERT, with a request's id. */
+static void
+item_shift (unsigned kind, uint64_t disk, uint64_t block, uint64_t length)
+{
+  item (kind, 0, disk, block, length, 0);
+  writer.items[writer.bytes - 40 + 2] = 56;
+  memset (writer.items + writer.bytes, 0x1d, 16);
+  writer.bytes += 16;
+  writer.tail_bytes += 16;
+}
+
 static void
 record_begin (void)
 {
@@ -671,7 +682,7 @@ test_items (void **state)
   expect_items (CHECKER_DAMAGED, "item MAP of disk 9, block 50, length 1, place 350: there is no");
   item (CHECKER_MAP, 2, 4, 50, 1, 350);
   expect_items (CHECKER_DAMAGED, "the disk is gone");
-  item (10, 0, 1, 0, 1, 0);
+  item (12, 0, 1, 0, 1, 0);
   expect_items (CHECKER_DAMAGED, "is of an unknown kind");
   item (CHECKER_FORGET, 0, 1, 0, 0, 0);
   expect_items (CHECKER_DAMAGED, "the disk was not deleted");
@@ -701,6 +712,57 @@ test_items (void **state)
   item (CHECKER_DATA, 0, 3, 0, 1, 0);
   item (CHECKER_RETIRE, 0, 3, 0, 1, 0);
   expect_items (CHECKER_DAMAGED, "it stands behind DATA");
+}
+
+/* What the trees map, and what items map, is where it was moved to. */
+static void
+test_shifts (void **state)
+{
+  (void) state;
+  record_begin ();
+  item_shift (CHECKER_COLLAPSE, 1, 500, 2);
+  item (CHECKER_MAP, 2, 3, 50, 4, 304);
+  expect_items (CHECKER_DAMAGED, "4 blocks belong to its block 502 and to block 50 of disk 3");
+  item_shift (CHECKER_COLLAPSE, 1, 500, 2);
+  item (CHECKER_UNMAP, 0, 1, 502, 4, 0);
+  item (CHECKER_MAP, 2, 3, 50, 4, 304);
+  expect_items (CHECKER_CLEAN, "clean");
+  item_shift (CHECKER_COLLAPSE, 1, 503, 3);
+  item (CHECKER_MAP, 2, 3, 50, 2, 304);
+  expect_items (CHECKER_CLEAN, "clean");
+  item_shift (CHECKER_INSERT, 1, 506, 2);
+  item (CHECKER_UNMAP, 0, 1, 504, 2, 0);
+  item (CHECKER_UNMAP, 0, 1, 508, 2, 0);
+  item (CHECKER_MAP, 2, 3, 50, 4, 304);
+  expect_items (CHECKER_CLEAN, "clean");
+  /* Twice, and with what was mapped before them. */
+  item (CHECKER_MAP, 2, 3, 50, 4, 350);
+  item_shift (CHECKER_COLLAPSE, 3, 40, 5);
+  item_shift (CHECKER_INSERT, 3, 47, 10);
+  item (CHECKER_UNMAP, 0, 3, 45, 2, 0);
+  item (CHECKER_MAP, 2, 3, 70, 2, 350);
+  expect_items (CHECKER_CLEAN, "clean");
+  item (CHECKER_MAP, 2, 3, 50, 4, 350);
+  item_shift (CHECKER_COLLAPSE, 3, 40, 5);
+  item_shift (CHECKER_INSERT, 3, 47, 10);
+  item (CHECKER_MAP, 2, 3, 70, 2, 352);
+  expect_items (CHECKER_DAMAGED, "2 blocks belong to its block 57 and to block 70 of disk 3");
+  /* DATA behind it is void; and it is of what is there afterwards. */
+  item (CHECKER_DATA, 0, 3, 99, 1, 0);
+  expect_items (CHECKER_CLEAN, "clean");
+  item_shift (CHECKER_COLLAPSE, 3, 90, 1);
+  item (CHECKER_DATA, 0, 3, 99, 1, 0);
+  expect_items (CHECKER_DAMAGED, "data for blocks 99 to 99 remains, beyond the disk's size");
+  item_shift (CHECKER_COLLAPSE, 3, 98, 3);
+  expect_items (CHECKER_DAMAGED, "it lies beyond the disk's size");
+  item_shift (CHECKER_INSERT, 3, 101, 3);
+  expect_items (CHECKER_DAMAGED, "it lies beyond the disk's size");
+  item_shift (CHECKER_INSERT, 3, 0, UINT64_C (1) << 51);
+  expect_items (CHECKER_DAMAGED, "the size is out of its limits");
+  item (CHECKER_COLLAPSE, 0, 3, 0, 1, 0);
+  expect_items (CHECKER_DAMAGED, "its length is wrong");
+  item_shift (CHECKER_COLLAPSE, 4, 0, 1);
+  expect_items (CHECKER_DAMAGED, "the disk is gone");
 }
 
 /* The trees were written while a shrink went on: what it freed later belongs to another disk. */
@@ -932,6 +994,7 @@ main (void)
     cmocka_unit_test (test_torn_tail),
     cmocka_unit_test (test_broken_chain),
     cmocka_unit_test (test_items),
+    cmocka_unit_test (test_shifts),
     cmocka_unit_test (test_shrink_and_grow),
     cmocka_unit_test (test_record_fields),
     cmocka_unit_test (test_no_room),

@@ -33,6 +33,8 @@ static const struct role roles[] = {
   { "admin", "ADMIN_RENAME", NULL, "changes a name" },
   { "admin", "ADMIN_DELETE", "delete", NULL },
   { "admin", "ADMIN_SYNC", "write-back", NULL },
+  { "admin", "ADMIN_COLLAPSE", NULL, "moves blocks: test-shift.c" },
+  { "admin", "ADMIN_INSERT", NULL, "moves blocks: test-shift.c" },
 
   { "op", "read", "read", NULL },
   { "op", "write", "write partial-write failed-write", NULL },
@@ -54,6 +56,11 @@ static const struct role roles[] = {
   { "site", "op-admin.c:admin_clear", "shrink", NULL },
   { "site", "op-read.c:read_window", "read", NULL },
   { "site", "op-read.c:cache_window", "cache read-ahead", NULL },
+  { "site", "op-shift.c:shift_quiesce", NULL, "moves blocks: test-shift.c" },
+  { "site", "op-shift.c:shift_upgrade", NULL, "moves blocks: test-shift.c" },
+  { "site", "op-shift.c:shift_log", NULL, "moves blocks: test-shift.c" },
+  { "site", "op-shift.c:shift_clear", NULL, "moves blocks: test-shift.c" },
+  { "site", "op-shift.c:shift_move", NULL, "moves blocks: test-shift.c" },
   { "site", "op-status.c:status_lock", "status", NULL },
   { "site", "op-write.c:write_lock", "write partial-write", NULL },
   { "site", "op-write.c:write_merge", "partial-write", NULL },
@@ -71,6 +78,7 @@ static const struct role roles[] = {
   { "site", "recovery.c:recovery_adopt", NULL, "at the opening nobody else is there" },
   { "site", "replay.c:replay_map", NULL, "at the opening nobody else is there" },
   { "site", "replay.c:replay_unmap", NULL, "at the opening nobody else is there" },
+  { "site", "replay.c:replay_shift", NULL, "at the opening nobody else is there" },
   { "site", "store.c:store_free", NULL, "at the end nobody else is there" },
 };
 

@@ -64,6 +64,9 @@ model_done (struct world *world, const struct world_admin *admin)
   case ADMIN_DELETE:
     model_delete (disk);
     break;
+  case ADMIN_COLLAPSE:
+  case ADMIN_INSERT:
+    break;
   case ADMIN_SYNC:
     for (unsigned d = 0; d < WORLD_DISKS; d++)
       if (world->disks[d].exists)
