@@ -58,7 +58,7 @@ static void
 leave_handshake (struct connection *connection, enum connection_state state)
 {
   if (connection->state == CONNECTION_HANDSHAKE)
-    atomic_fetch_sub (&server_of (connection)->handshake_count, 1);
+    admission_end_handshake (server_of (connection), &connection->identity);
   connection->state = state;
 }
 
@@ -283,9 +283,8 @@ advance_transmission (struct connection *connection)
 static void
 connection_free (struct connection *connection)
 {
-  struct server *server = server_of (connection);
-
   leave_handshake (connection, CONNECTION_DEAD);
+  admission_leave (server_of (connection));
   connection_close (connection);
   transmit_drop_incoming (connection);
   reply_free (connection);
@@ -296,7 +295,6 @@ connection_free (struct connection *connection)
   identity_free (&connection->identity);
   free (connection->reply);
   free (connection);
-  atomic_fetch_sub (&server->connection_count, 1);
 }
 
 /* Nothing of the client is left to do but to make durable what it wrote. */
@@ -391,36 +389,18 @@ connection_tick (struct connection *connection, double at)
 
 /* --- the beginning --- */
 
-/* Counts one more; false if there are too many. */
-static bool
-admit (struct server *server)
-{
-  unsigned connections = atomic_fetch_add (&server->connection_count, 1);
-  unsigned handshakes = atomic_fetch_add (&server->handshake_count, 1);
-
-  if (connections < CONNECTIONS_MAX && handshakes < HANDSHAKES_MAX)
-    return true;
-  atomic_fetch_sub (&server->connection_count, 1);
-  atomic_fetch_sub (&server->handshake_count, 1);
-  return false;
-}
-
 bool
 connection_create (struct worker *worker, int receive_fd, int send_fd)
 {
-  struct connection *connection = NULL;
+  struct connection *connection = calloc (1, sizeof *connection);
+  struct transport transport;
 
-  if (admit (worker->server)) {
-    connection = calloc (1, sizeof *connection);
-    if (!connection) {
-      atomic_fetch_sub (&worker->server->connection_count, 1);
-      atomic_fetch_sub (&worker->server->handshake_count, 1);
-    }
-  }
-  if (!connection) {
-    close (receive_fd);
-    if (send_fd != receive_fd)
-      close (send_fd);
+  transport_init_plain (&transport, receive_fd, send_fd);
+  if (connection)
+    transport_identify (&transport, &connection->identity);
+  if (!connection || !admission_enter (worker->server, &connection->identity)) {
+    transport.class->close (&transport);
+    free (connection);
     return false;
   }
   connection->worker = worker;
@@ -431,8 +411,7 @@ connection_create (struct worker *worker, int receive_fd, int send_fd)
   list_init (&connection->sending);
   connection->state = CONNECTION_HANDSHAKE;
   connection->since = connection->progress_at = now (connection);
-  transport_init_plain (&connection->transport, receive_fd, send_fd);
-  transport_identify (&connection->transport, &connection->identity);
+  connection->transport = transport;
   connection->access_version = atomic_load (&worker->server->access_version);
   ev_io_init (&connection->read_watcher, on_readable, receive_fd, EV_READ);
   ev_io_init (&connection->write_watcher, on_writable, send_fd, EV_WRITE);

@@ -385,9 +385,10 @@ skip_data (struct connection *connection)
 static bool
 refuse_long (struct connection *connection, uint32_t kind, uint32_t length)
 {
-  if (length > OPTION_SKIP_MAX || kind == NBD_OPT_EXPORT_NAME)
+  if (length > OPTION_SKIP_MAX - connection->negotiation.skipped || kind == NBD_OPT_EXPORT_NAME)
     return false;
   connection->negotiation.skip = length;
+  connection->negotiation.skipped += length;
   if (kind == NBD_OPT_SET_META_CONTEXT)
     connection->negotiation.contexts = 0;
   answer_error (connection, kind, NBD_REP_ERR_TOO_BIG, "The option's data is too long.");

@@ -36,10 +36,11 @@ static const char usage[] =
   "      --tls-psk FILE    with lines of USER:KEY\n"
   "      --tls-verify-peer clients must have a certificate of ca-cert.pem\n"
   "      --access FILE     who may use which disk, and for what\n"
+  "      --user USER       become this user as soon as the addresses are bound\n"
   "      --run CMD         run CMD with $uri and $unixsocket set, exit with its status\n";
 
 enum { OPTION_VSOCK = 256, OPTION_CACHE, OPTION_ARENA, OPTION_RUN, OPTION_RESIZE,
-       OPTION_TLS, OPTION_TLS_CERTIFICATES, OPTION_TLS_PSK, OPTION_TLS_VERIFY_PEER, OPTION_ACCESS,
+       OPTION_TLS, OPTION_TLS_CERTIFICATES, OPTION_TLS_PSK, OPTION_TLS_VERIFY_PEER, OPTION_ACCESS, OPTION_USER,
        OPTION_HELP };
 
 static const struct option long_options[] = {
@@ -61,6 +62,7 @@ static const struct option long_options[] = {
   { "tls-psk", required_argument, NULL, OPTION_TLS_PSK },
   { "tls-verify-peer", no_argument, NULL, OPTION_TLS_VERIFY_PEER },
   { "access", required_argument, NULL, OPTION_ACCESS },
+  { "user", required_argument, NULL, OPTION_USER },
   { "help", no_argument, NULL, OPTION_HELP },
   { NULL, 0, NULL, 0 },
 };
@@ -188,6 +190,9 @@ parse_one (int option, struct serve_options *options)
   case OPTION_ACCESS:
     options->access = optarg;
     return true;
+  case OPTION_USER:
+    options->user = optarg;
+    return true;
   default:
     /* getopt has said what. */
     return false;
@@ -226,6 +231,10 @@ check_together (const struct serve_options *options)
   }
   if (options->export && *options->export == '\0') {
     log_error ("--export: the name is empty");
+    return false;
+  }
+  if (options->user && options->run) {
+    log_error ("--user: the command of --run would be another user's; run lacuna as that user");
     return false;
   }
   if (options->access && options->may_resize) {

@@ -338,6 +338,17 @@ start_control (struct server *server)
   free (message);
 }
 
+/* A host that cannot do that is served, too. */
+static void
+confine (struct server *server)
+{
+  int error = confine_calls ();
+
+  if (error)
+    log_warning ("%s: the system calls of the server are not confined: %s", server->options.store,
+                 strerror (-error));
+}
+
 static int
 begin (struct server *server)
 {
@@ -361,6 +372,8 @@ begin (struct server *server)
     error = announce (server);
   if (error == 0 && server->options.run)
     error = run_command (server);
+  else if (error == 0)
+    confine (server);
   return error;
 }
 
@@ -402,6 +415,7 @@ end (struct server *server)
     unlink (server->options.pidfile);
   tls_close (server->tls);
   rights_close (server);
+  admission_close (server);
   if (server->temporary_directory)
     rmdir (server->temporary_directory);
   free (server->temporary_directory);
@@ -433,10 +447,13 @@ serve_main (int argc, char **argv)
     error = -EINVAL;
   block_signals (server);
   raise_file_limit ();
+  admission_open (server);
   if (error == 0 && server->options.run && !server->options.unix_path)
     error = make_temporary_path (server);
   if (error == 0)
     error = listen_open (server);
+  if (error == 0 && server->options.user)
+    error = confine_user (server->options.user);
   if (error == 0)
     error = open_store (server);
   if (error == 0) {

@@ -98,6 +98,37 @@ int transport_handshake (struct transport *transport);
 /* Who the peer has shown to be.  0 or -ENOMEM. */
 int transport_identify_tls (const struct transport *transport, struct identity *identity);
 
+/* --- admission.c: how many may come in --- */
+
+#define CONNECTIONS_MAX 4096
+#define HANDSHAKES_MAX 128         /* peers with connections that have not chosen a disk */
+#define HANDSHAKES_PER_PEER_MAX 32
+
+enum peer_kind { PEER_OTHER, PEER_ADDRESS, PEER_USER };
+
+struct peer {
+  uint8_t kind, key[16];
+};
+
+struct admission {
+  pthread_mutex_t mutex;           /* leaf; protects: */
+  unsigned connections;
+  struct peer_count {
+    struct peer peer;
+    unsigned count;                /* of its handshakes; 0: the entry is free */
+  } peers[HANDSHAKES_MAX];
+};
+
+void admission_open (struct server *server);
+void admission_close (struct server *server);
+
+/* Counts a connection, and its handshake; false: there are too many.  What follows the one is once
+ * the other. */
+bool admission_enter (struct server *server, const struct identity *identity);
+void admission_end_handshake (struct server *server, const struct identity *identity);
+void admission_leave (struct server *server);
+unsigned admission_count (struct server *server);   /* connections */
+
 /* --- rights.c: what a connection may do with a disk --- */
 
 /* Reads --access, if it is given.  False after a message. */
@@ -163,7 +194,7 @@ uint32_t metadata_wire (enum context_index context, bool is_extended,
 #define OPTIONS_MAX 64             /* of one handshake; NBD_OPT_LIST allows more, see negotiate.c */
 #define OPTION_BYTES_MAX (8 * 1024)
 #define OPTION_BYTES_MAX_META (16 * 1024)
-#define OPTION_SKIP_MAX (1024 * 1024)   /* longer ones end the connection */
+#define OPTION_SKIP_MAX (1024 * 1024)   /* of all that are too long; more ends the connection */
 
 #define BLOCK_SIZE_MINIMUM 1       /* advertised; any byte range is served */
 
@@ -172,6 +203,7 @@ struct negotiation {
   bool has_no_zeroes;
   unsigned options, options_max;
   uint32_t skip;                   /* bytes of a refused option to be thrown away */
+  uint32_t skipped;                /* and of all of them */
   unsigned contexts;               /* chosen, for the name that follows */
   char context_name[DISK_NAME_MAX + 1];
 };
@@ -296,8 +328,6 @@ void transmit_drop_incoming (struct connection *connection);
 
 /* --- connection.c: a client from accept to the end --- */
 
-#define CONNECTIONS_MAX 1024
-#define HANDSHAKES_MAX 128         /* connections that have not chosen a disk */
 #define STALL_SECONDS 120          /* without progress, while replies or a payload hold memory */
 #define STOP_SECONDS 10            /* for replies to be taken when the server ends */
 #define INPUT_BYTES (64 * 1024)
@@ -437,6 +467,13 @@ void worker_count (_Atomic uint64_t *counter, uint64_t n);
 /* Any thread. */
 void server_get_counters (struct server *server, struct server_counters *counters);
 
+/* --- confine.c: what the process gives up --- */
+
+/* Becomes this user, for good.  0, or negative errno after a message. */
+int confine_user (const char *name);
+/* No thread can start programs or change the system any more.  0 or negative errno. */
+int confine_calls (void);
+
 /* --- options.c: the command line of `lacuna serve` --- */
 
 struct serve_options {
@@ -457,6 +494,7 @@ struct serve_options {
   const char *tls_certificates;    /* a directory */
   const char *tls_psk;             /* a file */
   bool tls_verify_peer;
+  const char *user;                /* NULL: who started us */
   const char *access;              /* a file; NULL: all may use all */
 };
 
@@ -503,7 +541,7 @@ struct server {
   bool is_read_only;
   bool has_pidfile;                /* to be removed at the end */
   _Atomic bool is_stopping;
-  _Atomic unsigned connection_count, handshake_count;
+  struct admission admission;
   ev_signal on_terminate, on_interrupt, on_child, on_hangup;
   struct control *control;         /* control.h; NULL: there is none */
 };

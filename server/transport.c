@@ -99,6 +99,7 @@ set_nonblocking (int fd)
 void
 transport_init_plain (struct transport *transport, int receive_fd, int send_fd)
 {
+  memset (transport, 0, sizeof *transport);
   transport->receive_fd = receive_fd;
   transport->send_fd = send_fd;
   set_nonblocking (receive_fd);

@@ -331,7 +331,7 @@ void
 server_get_counters (struct server *server, struct server_counters *counters)
 {
   memset (counters, 0, sizeof *counters);
-  counters->connections_now = atomic_load (&server->connection_count);
+  counters->connections_now = admission_count (server);
   for (unsigned i = 0; i < server->worker_count; i++) {
     struct worker_counters *own = &server->workers[i].counters;
 

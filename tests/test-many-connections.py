@@ -11,7 +11,7 @@ import sys
 
 from harness import MIB, SKIP, Server, lacuna, run_tests
 
-CONNECTIONS = 1024
+CONNECTIONS = 4096
 
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 if hard < 2 * CONNECTIONS:

@@ -60,8 +60,9 @@ class Wire:
         self.export = self.export.encode()
         self.is_extended = self.is_structured = False
         self.socket = socket.socket(family)
-        self.socket.settimeout(timeout)
+        # With a timeout it would fail when the backlog is full.
         self.socket.connect(address)
+        self.socket.settimeout(timeout)
         if family == socket.AF_INET:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if flags is not None:
