@@ -80,7 +80,7 @@ may_be_cut (const struct world_client *client)
   const struct world_disk *disk = &client->world->disks[client->disk];
 
   return disk->shrunk > client->begun
-         || client->request.offset + client->request.length > disk->size;
+         || client->request.offset + client->request.length > MIN (disk->size, client->size);
 }
 
 /* Whether this error may be.  */
@@ -274,6 +274,7 @@ client_start (struct world_client *client)
                    || request->kind == REQUEST_WRITE_ZEROES;
 
   client->begun = ++world->now;
+  client->size = disk->size;
   client->state = CLIENT_RUNNING;
   if (is_change) {
     client->change = oracle_change (&world->oracle);

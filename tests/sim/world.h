@@ -58,6 +58,7 @@ struct world_client {
   enum client_state state;
   unsigned disk;
   uint64_t change, begun, ended;
+  uint64_t size;                /* of the disk when it began */
   uint64_t sum;                 /* HELD: checksum of what was read */
   uint64_t zero_from, zero_to;  /* TRIM: what it zeroes */
   bool is_recovery;             /* READ by world_read_all: not judged as live */
