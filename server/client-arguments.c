@@ -14,6 +14,8 @@ static const struct { const char *name; unsigned option; } known_options[] = {
   { "--json", OPTION_JSON },
   { "--shrink", OPTION_SHRINK },
   { "--force", OPTION_FORCE },
+  { "--repair", OPTION_REPAIR },
+  { "--yes", OPTION_YES },
   { "--capacity", OPTION_CAPACITY },
 };
 

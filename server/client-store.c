@@ -62,23 +62,49 @@ client_init (int argc, char **argv)
   return status;
 }
 
+/* Asks, unless it was answered on the command line. */
+static bool
+agree (void *arg)
+{
+  const bool *has_yes = arg;
+  char answer[16];
+
+  if (*has_yes)
+    return true;
+  fputs ("Shall this be written?  A copy of the store, made before, is a good thing to have."
+         "  (yes/no) ", stdout);
+  fflush (stdout);
+  return fgets (answer, sizeof answer, stdin) != NULL && strcmp (answer, "yes\n") == 0;
+}
+
 int
 client_check (int argc, char **argv)
 {
   static const struct client_syntax syntax = {
-    .usage = "check STORE [--json]",
+    .usage = "check STORE [--json | --repair [--yes]]",
     .help = "Reads all metadata of a store that nobody has open and says what is wrong with it.\n"
-            "Nothing is changed.  Exit status: 0 clean, 1 damaged, 2 unusable.\n",
-    .options = OPTION_JSON,
+            "--repair then says what can be put right, and what is given up for that, and asks;\n"
+            "--yes answers.  Without it nothing is changed.\n"
+            "Exit status: 0 clean, 1 damaged, 2 unusable.\n",
+    .options = OPTION_JSON | OPTION_REPAIR | OPTION_YES,
     .operands_min = 1, .operands_max = 1,
   };
   struct client_arguments arguments;
   struct ucred server;
+  bool is_repair, is_json, has_yes;
   int fd, status;
 
   if (!client_parse (argc, argv, &syntax, &arguments, &status))
     return status;
   const char *store = arguments.operands[0];
+
+  is_repair = (arguments.options & OPTION_REPAIR) != 0;
+  is_json = (arguments.options & OPTION_JSON) != 0;
+  has_yes = (arguments.options & OPTION_YES) != 0;
+  if (is_json ? is_repair || has_yes : has_yes && !is_repair) {
+    fprintf (stderr, "lacuna: check: --yes goes with --repair, and --json with neither\n");
+    return CLIENT_WRONG_USAGE;
+  }
 
   fd = control_connect (store, &server);
   if (fd >= 0) {
@@ -87,6 +113,7 @@ client_check (int argc, char **argv)
                   (int) server.pid);
     return CHECKER_UNUSABLE;
   }
-  status = checker_run (store, stdout, (arguments.options & OPTION_JSON) != 0);
+  status = is_repair ? checker_repair (store, stdout, agree, &has_yes)
+                     : checker_run (store, stdout, is_json);
   return client_flush (store, status) == status ? status : CHECKER_UNUSABLE;
 }

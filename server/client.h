@@ -24,6 +24,8 @@ enum client_option {
   OPTION_JSON = 1,
   OPTION_SHRINK = 2,
   OPTION_FORCE = 4,
+  OPTION_REPAIR = 16,
+  OPTION_YES = 32,
   OPTION_CAPACITY = 8,            /* has a value */
 };
 

@@ -34,7 +34,7 @@ static const char usage[] =
   "  delete STORE DISK                               delete a disk\n"
   "  stat STORE [--json]                             live counters of the running server\n"
   "  attach-resize DEVICE SIZE                       tell the kernel of a new size of /dev/nbdN\n"
-  "  check STORE [--json]                            look for damage, while nobody has it open\n"
+  "  check STORE [--json | --repair [--yes]]         look for damage, while nobody has it open\n"
   "\n"
   "Sizes are bytes, or 512M, 20G, 1T.  All but init and check work whether or not the store is\n"
   "being served.  Exit status: 0 done, 1 failed, 2 wrong usage.\n"

@@ -121,7 +121,7 @@ disk_decode (struct checker *checker, const uint8_t *image, struct checker_disk 
   return NULL;
 }
 
-static void
+static bool
 disk_entry (struct checker *checker, const struct checker_tree *tree, uint64_t place, uint64_t id,
             uint64_t node_place)
 {
@@ -138,7 +138,9 @@ disk_entry (struct checker *checker, const struct checker_tree *tree, uint64_t p
   snprintf (consequence, sizeof consequence, "disk %" PRIu64 " is lost", id);
   if (!checker_node_load (checker, where, KIND_DISK, id, NULL, consequence, image)) {
     checker->has_damaged_catalogue = true;
-    return;
+    checker_fix_tell (checker, true, "disk node at place %" PRIu64 ": left out; %s", node_place,
+                      consequence);
+    return false;
   }
   checker->disks = checker_array_add (checker->disks, &checker->disk_count, &checker->disk_max,
                                       sizeof *checker->disks);
@@ -148,6 +150,7 @@ disk_entry (struct checker *checker, const struct checker_tree *tree, uint64_t p
   where.disk = disk;
   if (fault != NULL)
     checker_find (checker, CHECKER_DAMAGE, where, NULL, "%s", fault);
+  return true;
 }
 
 static void
@@ -167,6 +170,15 @@ catalogue_lost (struct checker *checker, const struct checker_tree *tree, uint64
     snprintf (consequence, size, "disks with ids %" PRIu64 " to %" PRIu64 " are lost", low, high);
 }
 
+/* A tree of the superblock's has another root after the repair. */
+static void
+checker_root_fix (struct checker *checker, struct checker_pointer *root,
+                  struct checker_pointer now)
+{
+  checker->needs_superblock |= now.place != root->place || now.checksum != root->checksum;
+  *root = now;
+}
+
 void
 checker_disks (struct checker *checker)
 {
@@ -181,12 +193,13 @@ checker_disks (struct checker *checker)
     .is_damaged = &checker->has_damaged_catalogue,
   };
 
-  checker_tree_walk (checker, &tree, checker->super.catalogue);
+  checker_root_fix (checker, &checker->super.catalogue,
+                    checker_tree_walk (checker, &tree, checker->super.catalogue));
 }
 
 /* --- shared runs --- */
 
-static void
+static bool
 shared_entry (struct checker *checker, const struct checker_tree *tree, uint64_t place,
               uint64_t key, uint64_t value)
 {
@@ -205,11 +218,12 @@ shared_entry (struct checker *checker, const struct checker_tree *tree, uint64_t
   if (fault != NULL) {
     checker_find (checker, CHECKER_DAMAGE, where, NULL,
                   "shared run %" PRIu64 "+%" PRIu64 ": %s", run.place, run.length, fault);
-    return;
+    return true;
   }
   checker->shared = checker_array_add (checker->shared, &checker->shared_count,
                                        &checker->shared_max, sizeof *checker->shared);
   checker->shared[checker->shared_count - 1] = run;
+  return true;
 }
 
 static void
@@ -236,7 +250,8 @@ checker_shared_runs (struct checker *checker)
     .is_damaged = &checker->has_damaged_shared,
   };
 
-  checker_tree_walk (checker, &tree, checker->super.shared);
+  checker_root_fix (checker, &checker->super.shared,
+                    checker_tree_walk (checker, &tree, checker->super.shared));
 }
 
 /* --- maps --- */
@@ -314,7 +329,7 @@ map_own_shifted (struct checker *checker, struct map_walk *walk, uint64_t first,
 }
 
 /* Invariants 7 and 8 for one extent. */
-static void
+static bool
 map_entry (struct checker *checker, const struct checker_tree *tree, uint64_t node, uint64_t key,
            uint64_t value)
 {
@@ -340,13 +355,14 @@ map_entry (struct checker *checker, const struct checker_tree *tree, uint64_t no
     disk->beyond += first + length - (first > limit ? first : limit);
   /* A run that is not data would be reported again with each of its neighbours. */
   if (checker_run_fault (checker, place, length, false) != NULL)
-    return;
+    return true;
   if (walk->is_replayed)
     map_own_shifted (checker, walk, first, first + length, place, 0);
   else {
     ++checker->extent_count;
     checker_run_add (checker, place, first, length, disk);
   }
+  return true;
 }
 
 static void
@@ -385,7 +401,7 @@ map_judge (struct checker *checker, const struct checker_disk *disk)
                   "%" PRIu64 " blocks lie beyond the disk's size", disk->beyond);
 }
 
-static void
+static struct checker_pointer
 map_walk (struct checker *checker, struct map_walk *walk)
 {
   struct checker_disk *disk = walk->disk;
@@ -405,7 +421,26 @@ map_walk (struct checker *checker, struct map_walk *walk)
   };
 
   disk->found = disk->beyond = 0;
-  checker_tree_walk (checker, &tree, disk->map);
+  return checker_tree_walk (checker, &tree, disk->map);
+}
+
+/* The disk's node, with the root and the count that its map has now. */
+static void
+map_fix (struct checker *checker, const struct checker_disk *disk, struct checker_pointer root)
+{
+  uint8_t image[CHECKER_BLOCK];
+
+  if (checker->plan == NULL
+      || (root.place == disk->map.place && root.checksum == disk->map.checksum
+          && disk->mapped == disk->found)
+      || !checker_node_reload (checker, KIND_DISK, disk->id, disk->node_place, image))
+    return;
+  checker_put (image + 104, root.place, 8);
+  checker_put (image + 112, root.checksum, 8);
+  checker_put (image + 120, disk->found, 8);
+  checker_fix_node (checker, true, disk->node_place, image);
+  checker_fix_tell (checker, false, "disk '%s': its map has %" PRIu64 " blocks", disk->name,
+                    disk->found);
 }
 
 /* What the journal says of a disk, on its own: pieces that it mapped, and DATA (invariant 14). */
@@ -466,12 +501,14 @@ checker_maps (struct checker *checker, bool is_replayed)
 {
   for (size_t i = 0; i < checker->disk_count; ++i) {
     struct map_walk walk = { .disk = &checker->disks[i] };
+    struct checker_pointer root;
 
     if (is_replayed)
       map_replay (checker, walk.disk);
     else {
-      map_walk (checker, &walk);
+      root = map_walk (checker, &walk);
       map_judge (checker, walk.disk);
+      map_fix (checker, walk.disk, root);
     }
   }
 }

@@ -9,6 +9,7 @@
  *   checker-space.c       who owns which blocks
  *   checker-journal.c     the chain of records
  *   checker-replay.c      what the records do
+ *   checker-repair.c      what is to be written to put it right
  *
  * "Invariant n" in comments is that of lacuna-format(5).
  */
@@ -143,12 +144,18 @@ struct checker_set {
 };
 
 struct checker_report;
+struct checker_plan;
 
 struct checker {
   const struct checker_reader *reader;
   struct checker_report *report;
+  struct checker_plan *plan;       /* NULL: nothing is to be repaired */
+  bool is_planning;                /* the first walk */
 
   struct checker_superblock super;
+  uint8_t super_block[CHECKER_BLOCK];   /* as read */
+  bool needs_superblock;           /* a new one, of the next sequence */
+  bool is_cut;                     /* because of the journal */
 
   struct checker_disk *disks;
   size_t disk_count, disk_max;
@@ -200,6 +207,35 @@ int checker_report_end (struct checker *checker, struct checker_report *report);
 int checker_report_unusable (struct checker_report *report, const char *format, ...)
   __attribute__ ((format (printf, 2, 3)));
 
+/* --- checker-repair.c --- */
+
+/* Each is on the device before the next one begins. */
+enum checker_phase {
+  CHECKER_PHASE_COPIES,            /* of what is valid elsewhere */
+  CHECKER_PHASE_NODES,             /* first copies of nodes that change */
+  CHECKER_PHASE_ROOTS,             /* and of disk nodes, which nothing has a checksum of */
+  CHECKER_PHASE_SUPERBLOCK,
+  CHECKER_PHASE_SECONDS,           /* second copies of all these */
+};
+
+struct checker_plan *checker_plan_create (void);
+void checker_plan_free (struct checker_plan *plan);
+/* BLOCK is to be written to PLACE. */
+void checker_fix (struct checker *checker, enum checker_phase phase, uint64_t place,
+                  const uint8_t *block);
+/* Both copies of a node that has changed; seals it. */
+void checker_fix_node (struct checker *checker, bool is_disk_node, uint64_t place, uint8_t *image);
+/* What is done, for people. */
+void checker_fix_tell (struct checker *checker, bool is_dropped, const char *format, ...)
+  __attribute__ ((format (printf, 3, 4)));
+void checker_put (uint8_t *at, uint64_t value, unsigned bytes);
+/* Puts its checksum into a node or superblock. */
+void checker_seal (uint8_t *block);
+/* How many blocks there are to be written. */
+size_t checker_plan_print (const struct checker_plan *plan, FILE *out);
+/* 0 or negative errno. */
+int checker_plan_apply (struct checker_plan *plan, const struct checker_reader *reader);
+
 /* --- checker.c --- */
 
 /* Room for one more element at *COUNT; ends the process if there is no memory. */
@@ -215,6 +251,8 @@ uint64_t checker_checksum (const uint8_t *block, unsigned offset, unsigned size,
 /* NULL: the newest valid one is in checker->super.  Else why there is none to work with;
  * *IS_DAMAGE tells a damaged store from something else. */
 const char *checker_superblocks (struct checker *checker, bool *is_damage);
+/* Plans the new superblock, if one is needed. */
+void checker_superblock_fix (struct checker *checker);
 
 /* --- checker-tree.c --- */
 
@@ -224,8 +262,9 @@ struct checker_tree {
   uint64_t owner;
   struct checker_disk *disk;       /* NULL: none */
   unsigned key_shift;              /* bits of the key that are no part of the order */
-  /* Each entry, in the order of the tree (which may be wrong, if that was reported). */
-  void (*entry) (struct checker *checker, const struct checker_tree *tree, uint64_t place,
+  /* Each entry, in the order of the tree (which may be wrong, if that was reported).  False: it
+   * leads to nothing that could be read, and a repair leaves it out. */
+  bool (*entry) (struct checker *checker, const struct checker_tree *tree, uint64_t place,
                  uint64_t key, uint64_t value);
   /* Says what follows if the keys [low, high] cannot be read. */
   void (*lost) (struct checker *checker, const struct checker_tree *tree, uint64_t low,
@@ -234,13 +273,18 @@ struct checker_tree {
   void *arg;                       /* for entry */
 };
 
-void checker_tree_walk (struct checker *checker, const struct checker_tree *tree,
-                        struct checker_pointer root);
+/* Returns the pointer to the root as it is to be: another one only where nodes were lost and a
+ * repair is planned, which leaves them out. */
+struct checker_pointer checker_tree_walk (struct checker *checker, const struct checker_tree *tree,
+                                          struct checker_pointer root);
 /* The two copies of one node into IMAGE; false: neither is valid (reported, with CONSEQUENCE).
  * CHECKSUM NULL: no pointer has one. */
 bool checker_node_load (struct checker *checker, struct checker_where where, uint32_t kind,
                         uint64_t owner, const uint64_t *checksum, const char *consequence,
                         uint8_t *image);
+/* Likewise for a node that has been loaded before; says nothing. */
+bool checker_node_reload (struct checker *checker, uint32_t kind, uint64_t owner, uint64_t place,
+                          uint8_t *image);
 void checker_set_clear (struct checker_set *set);
 
 /* --- checker-disk.c --- */

@@ -121,9 +121,27 @@ record_judge_position (struct checker *checker, const struct chain *chain,
                   most);
 }
 
+/* Whether a record is about a disk that cannot be read: it could not be replayed then. */
+static bool
+record_is_orphan (struct checker *checker, const uint8_t *items, size_t bytes)
+{
+  for (size_t at = 0; at + 40 <= bytes;) {
+    uint64_t disk = checker_u64 (items + at + 8);
+    size_t length = checker_u16 (items + at + 2);
+
+    if (disk < checker->super.next_disk_id && checker_disk_find (checker, disk) == NULL)
+      return true;
+    if (length < 40)
+      return false;
+    at += length;
+  }
+  return false;
+}
+
 enum record_state {
   RECORD_NONE,                       /* nothing that would continue the chain */
   RECORD_TORN,                       /* begins it, but is not whole */
+  RECORD_ORPHAN,                     /* a repair ends the journal before it */
   RECORD_VALID,
 };
 
@@ -155,6 +173,11 @@ record_take (struct checker *checker, struct chain *chain, unsigned half, uint64
     free (items);
     return RECORD_TORN;
   }
+  if (checker->plan != NULL && checker->has_damaged_catalogue
+      && record_is_orphan (checker, items, record.item_bytes)) {
+    free (items);
+    return RECORD_ORPHAN;
+  }
   record_judge_position (checker, chain, &record, where);
   if (record.tail_bytes
       != record.item_bytes - checker_data_item_bytes (items, record.item_bytes))
@@ -173,6 +196,28 @@ record_take (struct checker *checker, struct chain *chain, unsigned half, uint64
   return RECORD_VALID;
 }
 
+/* The repair: what cannot be reached must not be found. */
+static void
+chain_cut (struct checker *checker, const struct chain *chain)
+{
+  static const uint8_t zeros[CHECKER_BLOCK];
+  uint64_t blocks = 2 * checker->super.journal_half_blocks, count = 0;
+  uint8_t block[CHECKER_BLOCK];
+  struct record record;
+
+  checker->has_broken_chain = checker->is_cut = checker->needs_superblock = true;
+  for (uint64_t i = 0; i < blocks && checker->plan != NULL; ++i)
+    if (record_header (checker, chain_place (checker, 0, i), block, &record)
+        && record.sequence >= chain->sequence) {
+      checker_fix (checker, CHECKER_PHASE_NODES, record.place, zeros);
+      count++;
+    }
+  checker_fix_tell (checker, true, "journal: ends before record %" PRIu64 "; that, and what is"
+                    " behind it (%" PRIu64 " records that could be read), is given up: what was"
+                    " acknowledged since, and what a killed process left in its arena",
+                    chain->sequence, count);
+}
+
 /* Invariant 11: the superblock tells of records that are not there. */
 static void
 chain_judge_durable (struct checker *checker, const struct chain *chain)
@@ -183,7 +228,7 @@ chain_judge_durable (struct checker *checker, const struct chain *chain)
 
   if (chain->sequence - super->journal_sequence >= super->journal_durable)
     return;
-  checker->has_broken_chain = true;
+  chain_cut (checker, chain);
   checker_find (checker, CHECKER_DAMAGE, where,
                 "what they hold, writes that were acknowledged as durable, is lost",
                 "record %" PRIu64 " is invalid, but %" PRIu32
@@ -213,7 +258,7 @@ chain_judge_rest (struct checker *checker, const struct chain *chain)
     chain_judge_durable (checker, chain);
     return;
   }
-  checker->has_broken_chain = true;
+  chain_cut (checker, chain);
   checker_find (checker, CHECKER_DAMAGE,
                 (struct checker_where) { "journal record",
                                          chain_place (checker, chain->half, chain->head), NULL },
@@ -243,6 +288,8 @@ checker_journal (struct checker *checker)
     if (state != RECORD_VALID && checker->record_count > 0 && !checker->has_broken_chain)
       other = record_take (checker, &chain, !chain.half, 0);
   } while (state == RECORD_VALID || other == RECORD_VALID);
+  if (state == RECORD_ORPHAN || other == RECORD_ORPHAN)
+    chain_cut (checker, &chain);
   if (!checker->has_broken_chain)
     chain_judge_rest (checker, &chain);
   if (super->is_clean) {

@@ -99,12 +99,70 @@ copy_may_be_torn (const struct copy *copies, unsigned i)
   return is_long && checker_is_zero (copies[i].block + FIELDS_END, CHECKER_BLOCK - FIELDS_END);
 }
 
+/* From the other copy of its slot, if that is the one that belongs there; else a new superblock in
+ * this slot puts it right. */
+static void
+copy_fix (struct checker *checker, const struct copy *copies, unsigned i)
+{
+  const struct copy *other = &copies[i ^ 1];
+  unsigned behind = i / 2 == checker->super.sequence % 2 ? 0 : 1;
+  uint8_t block[CHECKER_BLOCK];
+
+  if (other->state != COPY_VALID || memcmp (other->super.uuid, checker->super.uuid, 16) != 0
+      || other->super.sequence + behind != checker->super.sequence) {
+    if (!checker->needs_superblock)
+      checker_fix_tell (checker, true, "superblocks at places %u and %u: written anew; if they had"
+                        " a newer state than %" PRIu64 ", that is given up", i & 2, (i & 2) + 1,
+                        checker->super.sequence);
+    checker->needs_superblock = true;
+    return;
+  }
+  memcpy (block, other->block, sizeof block);
+  checker_put (block + 72, i, 8);
+  checker_seal (block);
+  checker_fix (checker, CHECKER_PHASE_COPIES, i, block);
+  checker_fix_tell (checker, false, "superblock copy at place %u: copied from the other one", i);
+}
+
+/* The trees' roots are those that they have now; a journal that was cut has just what could be
+ * read. */
+void
+checker_superblock_fix (struct checker *checker)
+{
+  uint8_t block[CHECKER_BLOCK];
+  uint64_t sequence = checker->super.sequence + 1;
+
+  if (checker->plan == NULL || !checker->needs_superblock)
+    return;
+  memcpy (block, checker->super_block, sizeof block);
+  checker_put (block + 64, sequence, 8);
+  checker_put (block + 128, checker->super.catalogue.place, 8);
+  checker_put (block + 136, checker->super.catalogue.checksum, 8);
+  checker_put (block + 144, checker->super.shared.place, 8);
+  checker_put (block + 152, checker->super.shared.checksum, 8);
+  if (checker->is_cut) {
+    checker_put (block + 188, checker->record_count, 4);
+    /* What the arena has goes on where the journal was cut. */
+    memset (block + 216, 0, 16);
+  }
+  for (unsigned copy = 0; copy < 2; ++copy) {
+    uint64_t place = sequence % 2 * 2 + copy;
+
+    checker_put (block + 72, place, 8);
+    checker_seal (block);
+    checker_fix (checker, copy == 0 ? CHECKER_PHASE_SUPERBLOCK : CHECKER_PHASE_SECONDS, place,
+                 block);
+  }
+}
+
 static void
 copy_judge_invalid (struct checker *checker, const struct copy *copies, unsigned i)
 {
   const struct copy *copy = &copies[i];
   struct checker_where where = { "superblock copy", i, NULL };
 
+  if (copy->state != COPY_BLANK || checker->super.sequence > 2)
+    copy_fix (checker, copies, i);
   if (copy->state == COPY_BLANK && checker->super.sequence <= 2)
     checker_find (checker, CHECKER_NOTE, where, "it is a new store", "was not written yet");
   else if (copy->state == COPY_DAMAGED && copy_may_be_torn (copies, i))
@@ -129,16 +187,20 @@ copy_judge_valid (struct checker *checker, const struct copy *copies, unsigned i
                   "belongs to another store");
   else if (memcmp (&super->group_blocks, &newest->group_blocks, 5 * sizeof (uint64_t)) != 0)
     checker_find (checker, CHECKER_DAMAGE, where, NULL, "has another geometry");
-  else if (super->sequence % 2 != i / 2)
+  else if (super->sequence % 2 != i / 2) {
     checker_find (checker, CHECKER_REPAIRABLE, where, "another copy counts",
                   "sequence %" PRIu64 " does not belong here", super->sequence);
+    copy_fix (checker, copies, i);
+  }
   else if (is_own && behind == 2)
     checker_find (checker, CHECKER_NOTE, where, "another copy counts",
                   "is older, as after an interrupted write");
-  else if (behind != (is_own ? 0 : 1))
+  else if (behind != (is_own ? 0 : 1)) {
     checker_find (checker, CHECKER_REPAIRABLE, where, "another copy counts",
                   "sequence is %" PRIu64 " where %" PRIu64 " was expected: a write was lost",
                   super->sequence, newest->sequence - (is_own ? 0 : 1));
+    copy_fix (checker, copies, i);
+  }
   else if (is_own && memcmp (copies[i].block + 80, copies[i ^ 1].block + 80,
                              CHECKER_BLOCK - 80) != 0
            && copies[i ^ 1].state == COPY_VALID && copies[i ^ 1].super.sequence == super->sequence)
@@ -226,6 +288,7 @@ checker_superblocks (struct checker *checker, bool *is_damage)
   if (newest == NULL)
     return copies_none (copies, is_damage);
   checker->super = newest->super;
+  memcpy (checker->super_block, newest->block, CHECKER_BLOCK);
   *is_damage = false;
   why = features_judge (checker);
   if (why != NULL)

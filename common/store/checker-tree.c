@@ -148,9 +148,16 @@ copies_load (struct checker *checker, struct checker_where where,
   else if (memcmp (image, second, CHECKER_BLOCK) != 0)
     checker_find (checker, CHECKER_REPAIRABLE, where, "the newer one counts",
                   "the copies differ: a write was lost");
+  else
+    return true;
   if (fault[0] != NULL
-      || (fault[1] == NULL && checker_u64 (second + 40) > checker_u64 (image + 40)))
+      || (fault[1] == NULL && checker_u64 (second + 40) > checker_u64 (image + 40))) {
     memcpy (image, second, CHECKER_BLOCK);
+    mirror = expected->place;
+  }
+  checker_fix (checker, CHECKER_PHASE_COPIES, mirror, image);
+  checker_fix_tell (checker, false, "%s at place %" PRIu64 ": copied from its other copy",
+                    where.structure, mirror);
   return true;
 }
 
@@ -185,6 +192,16 @@ checker_node_load (struct checker *checker, struct checker_where where, uint32_t
   struct node_expected expected = { kind, kind, owner, where.place, checksum };
 
   return node_load (checker, where, &expected, consequence, image);
+}
+
+bool
+checker_node_reload (struct checker *checker, uint32_t kind, uint64_t owner, uint64_t place,
+                     uint8_t *image)
+{
+  struct node_expected expected = { kind, kind, owner, place, NULL };
+
+  return copy_fault (checker, place, &expected, image) == NULL
+         || copy_fault (checker, place + checker->super.meta_blocks / 2, &expected, image) == NULL;
 }
 
 /* --- trees --- */
@@ -232,29 +249,91 @@ node_fault (const struct checker_tree *tree, const struct branch *branch, const 
   return NULL;
 }
 
-static void branch_walk (struct checker *checker, const struct checker_tree *tree,
-                         const struct branch *branch);
+static struct checker_pointer branch_walk (struct checker *checker,
+                                           const struct checker_tree *tree,
+                                           const struct branch *branch);
 
-static void
+/* Walks the children.  Those that cannot be read are left out of IMAGE, and others get the
+ * checksums that they are going to have: the pointer to what it becomes, if a repair is planned. */
+static struct checker_pointer
 children_walk (struct checker *checker, const struct checker_tree *tree,
-               const struct branch *branch, const uint8_t *image)
+               const struct branch *branch, uint8_t *image)
 {
-  unsigned count = checker_u16 (image + 6);
+  unsigned count = checker_u16 (image + 6), kept = 0, level = checker_u16 (image + 4);
+  uint8_t old[CHECKER_BLOCK];
+  bool is_changed = false;
 
+  memcpy (old, image, sizeof old);
   for (unsigned i = 0; i < count; ++i) {
-    const uint8_t *at = image + CHECKER_NODE_HEADER + i * 24;
+    const uint8_t *at = old + CHECKER_NODE_HEADER + i * 24;
+    uint8_t *to = image + CHECKER_NODE_HEADER + kept * 24;
+    struct checker_pointer now;
     struct branch child = {
       .pointer = { checker_u64 (at + 8), checker_u64 (at + 16) },
       .low = entry_key (tree, at),
       .high = i + 1 == count ? branch->high : entry_key (tree, at + 24) - 1,
-      .level_max = checker_u16 (image + 4) - 1U,
+      .level_max = level - 1U,
     };
 
-    branch_walk (checker, tree, &child);
+    now = branch_walk (checker, tree, &child);
+    is_changed |= now.place == 0 || now.checksum != child.pointer.checksum;
+    if (now.place == 0)
+      continue;
+    memcpy (to, at, 24);
+    checker_put (to + 16, now.checksum, 8);
+    kept++;
   }
+  if (!is_changed)
+    return branch->pointer;
+  if (kept == 0)
+    return (struct checker_pointer) { 0, 0 };
+  memset (image + CHECKER_NODE_HEADER + kept * 24, 0, (count - kept) * 24);
+  checker_put (image + 6, kept, 2);
+  checker_fix_node (checker, false, branch->pointer.place, image);
+  return (struct checker_pointer) { branch->pointer.place, checker_u64 (image + CHECKSUM_AT) };
 }
 
-static void
+/* The same for the entries of a leaf. */
+static struct checker_pointer
+leaf_walk (struct checker *checker, const struct checker_tree *tree, const struct branch *branch,
+           uint8_t *image)
+{
+  unsigned count = checker_u16 (image + 6), kept = 0;
+
+  for (unsigned i = 0; i < count; ++i) {
+    const uint8_t *at = image + CHECKER_NODE_HEADER + i * 16;
+
+    if (!tree->entry (checker, tree, branch->pointer.place, checker_u64 (at),
+                      checker_u64 (at + 8)))
+      continue;
+    memmove (image + CHECKER_NODE_HEADER + kept * 16, at, 16);
+    kept++;
+  }
+  if (kept == count)
+    return branch->pointer;
+  if (kept == 0)
+    return (struct checker_pointer) { 0, 0 };
+  memset (image + CHECKER_NODE_HEADER + kept * 16, 0, (count - kept) * 16);
+  checker_put (image + 6, kept, 2);
+  checker_fix_node (checker, false, branch->pointer.place, image);
+  return (struct checker_pointer) { branch->pointer.place, checker_u64 (image + CHECKSUM_AT) };
+}
+
+/* What cannot be read is left out. */
+static struct checker_pointer
+branch_drop (struct checker *checker, const struct checker_tree *tree,
+             struct checker_where where, const char *consequence)
+{
+  const char *name = where.disk != NULL ? where.disk->name : "";
+
+  *tree->is_damaged = true;
+  checker_fix_tell (checker, true, "%s at place %" PRIu64 "%s%s%s: left out; %s", where.structure,
+                    where.place, *name != '\0' ? " of disk '" : "", name,
+                    *name != '\0' ? "'" : "", consequence);
+  return (struct checker_pointer) { 0, 0 };
+}
+
+static struct checker_pointer
 branch_walk (struct checker *checker, const struct checker_tree *tree,
              const struct branch *branch)
 {
@@ -275,28 +354,19 @@ branch_walk (struct checker *checker, const struct checker_tree *tree,
   uint8_t image[CHECKER_BLOCK];
 
   tree->lost (checker, tree, branch->low, branch->high, consequence, sizeof consequence);
-  if (!node_load (checker, where, &expected, consequence, image)) {
-    *tree->is_damaged = true;
-    return;
-  }
+  if (!node_load (checker, where, &expected, consequence, image))
+    return branch_drop (checker, tree, where, consequence);
   fault = node_fault (tree, branch, image);
   if (fault != NULL) {
     checker_find (checker, CHECKER_DAMAGE, where, consequence, "%s", fault);
-    *tree->is_damaged = true;
-    return;
+    return branch_drop (checker, tree, where, consequence);
   }
-  if (checker_u16 (image + 4) > 0) {
-    children_walk (checker, tree, branch, image);
-    return;
-  }
-  for (unsigned i = 0; i < checker_u16 (image + 6); ++i) {
-    const uint8_t *at = image + CHECKER_NODE_HEADER + i * 16;
-
-    tree->entry (checker, tree, where.place, checker_u64 (at), checker_u64 (at + 8));
-  }
+  if (checker_u16 (image + 4) > 0)
+    return children_walk (checker, tree, branch, image);
+  return leaf_walk (checker, tree, branch, image);
 }
 
-void
+struct checker_pointer
 checker_tree_walk (struct checker *checker, const struct checker_tree *tree,
                    struct checker_pointer root)
 {
@@ -307,7 +377,5 @@ checker_tree_walk (struct checker *checker, const struct checker_tree *tree,
     .is_root = true,
   };
 
-  if (root.place == 0)
-    return;
-  branch_walk (checker, tree, &branch);
+  return root.place != 0 ? branch_walk (checker, tree, &branch) : root;
 }

@@ -70,9 +70,12 @@ checker_free (struct checker *checker)
 }
 
 static int
-checker_judge (const struct checker_reader *reader, struct checker_report *report)
+checker_judge (const struct checker_reader *reader, struct checker_report *report,
+               struct checker_plan *plan)
 {
-  struct checker checker = { .reader = reader, .report = report };
+  struct checker checker = {
+    .reader = reader, .report = report, .plan = plan, .is_planning = plan != NULL,
+  };
   const char *why;
   bool is_damage;
   int verdict;
@@ -91,6 +94,8 @@ checker_judge (const struct checker_reader *reader, struct checker_report *repor
     checker_owners (&checker, "");
     /* Only now: the journal's items refer to the disks, and change them. */
     checker_journal (&checker);
+    checker_superblock_fix (&checker);
+    checker.is_planning = false;
     if (checker.item_count > 0)
       checker_replay_end (&checker);
   }
@@ -102,7 +107,39 @@ checker_judge (const struct checker_reader *reader, struct checker_report *repor
 int
 checker_run_reader (const struct checker_reader *reader, FILE *out, bool json)
 {
-  return checker_judge (reader, checker_report_create (NULL, out, json));
+  return checker_judge (reader, checker_report_create (NULL, out, json), NULL);
+}
+
+/* PATH as for checker_report_create. */
+static int
+checker_mend (const char *path, const struct checker_reader *reader, FILE *out,
+              bool (*agree) (void *arg), void *arg)
+{
+  struct checker_plan *plan = checker_plan_create ();
+  int verdict = checker_judge (reader, checker_report_create (path, out, false), plan), error;
+
+  if (verdict == CHECKER_DAMAGED && checker_plan_print (plan, out) == 0)
+    fputs ("nothing of that can be repaired\n", out);
+  else if (verdict == CHECKER_DAMAGED) {
+    fflush (out);
+    if (!agree (arg))
+      fputs ("nothing was changed\n", out);
+    else if ((error = checker_plan_apply (plan, reader)) != 0)
+      fprintf (out, "the repair failed: %s; it can be begun again\n", strerror (-error));
+    else {
+      fputs ("repaired; checking again\n", out);
+      verdict = checker_judge (reader, checker_report_create (path, out, false), NULL);
+    }
+  }
+  checker_plan_free (plan);
+  return verdict;
+}
+
+int
+checker_repair_reader (const struct checker_reader *reader, FILE *out,
+                       bool (*agree) (void *arg), void *arg)
+{
+  return checker_mend (NULL, reader, out, agree, arg);
 }
 
 /* --- files and devices --- */
@@ -148,32 +185,88 @@ checker_file_length (int fd, uint64_t *length, bool *is_device)
   return *length == 0 ? "is not a Lacuna store: it is shorter than a block" : NULL;
 }
 
+static int
+checker_file_write (void *arg, uint64_t place, const void *block)
+{
+  const int *fd = arg;
+  size_t done = 0;
+
+  while (done < CHECKER_BLOCK) {
+    ssize_t n = pwrite (*fd, (const uint8_t *) block + done, CHECKER_BLOCK - done,
+                        (off_t) (place * CHECKER_BLOCK + done));
+
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0)
+      return -errno;
+    done += n;
+  }
+  return 0;
+}
+
+static int
+checker_file_flush (void *arg)
+{
+  const int *fd = arg;
+
+  return fdatasync (*fd) < 0 ? -errno : 0;
+}
+
+/* Opens the store, and locks it: for a repair as whoever uses it does.  NULL, or why not. */
+static const char *
+checker_file_open (const char *path, bool is_repair, int *fd, struct checker_reader *reader)
+{
+  /* Not to be held up by a FIFO. */
+  int flags = (is_repair ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+  const char *why;
+  struct stat st;
+  bool is_device;
+
+  /* A block device that is in use otherwise cannot be had exclusively. */
+  if (is_repair && stat (path, &st) == 0 && S_ISBLK (st.st_mode))
+    flags |= O_EXCL;
+  *fd = open (path, flags);
+  if (*fd < 0)
+    return strerror (errno);
+  why = checker_file_length (*fd, &reader->length, &is_device);
+  /* Whoever has it open for use holds this lock exclusively. */
+  if (why == NULL && flock (*fd, (is_repair ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0)
+    why = errno == EWOULDBLOCK
+            ? "is open in another process; stop the server, or use `lacuna info'"
+            : strerror (errno);
+  reader->is_growing = !is_device;
+  reader->arg = fd;
+  return why;
+}
+
 int
 checker_run (const char *path, FILE *out, bool json)
 {
   struct checker_report *report = checker_report_create (path, out, json);
   struct checker_reader reader = { .read = checker_file_read };
-  const char *why;
-  bool is_device;
   int fd, verdict;
+  const char *why = checker_file_open (path, false, &fd, &reader);
 
-  /* Not to be held up by a FIFO. */
-  fd = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0)
-    return checker_report_unusable (report, "%s", strerror (errno));
-  why = checker_file_length (fd, &reader.length, &is_device);
-  /* Whoever has it open for use holds this lock exclusively. */
-  if (why == NULL && flock (fd, LOCK_SH | LOCK_NB) < 0)
-    why = errno == EWOULDBLOCK
-            ? "is open in another process; stop the server, or use `lacuna info'"
-            : strerror (errno);
-  if (why != NULL)
-    verdict = checker_report_unusable (report, "%s", why);
-  else {
-    reader.is_growing = !is_device;
-    reader.arg = &fd;
-    verdict = checker_judge (&reader, report);
-  }
-  close (fd);
+  verdict = why != NULL ? checker_report_unusable (report, "%s", why)
+                        : checker_judge (&reader, report, NULL);
+  if (fd >= 0)
+    close (fd);
+  return verdict;
+}
+
+int
+checker_repair (const char *path, FILE *out, bool (*agree) (void *arg), void *arg)
+{
+  struct checker_reader reader = {
+    .read = checker_file_read, .write = checker_file_write, .flush = checker_file_flush,
+  };
+  int fd, verdict;
+  const char *why = checker_file_open (path, true, &fd, &reader);
+
+  verdict = why != NULL
+              ? checker_report_unusable (checker_report_create (path, out, false), "%s", why)
+              : checker_mend (path, &reader, out, agree, arg);
+  if (fd >= 0)
+    close (fd);
   return verdict;
 }

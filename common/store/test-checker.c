@@ -342,7 +342,7 @@ image_read (void *arg, uint64_t place, void *block)
 static int
 check_as (bool json)
 {
-  struct checker_reader reader = { image_read, image_length, false, NULL };
+  struct checker_reader reader = { .read = image_read, .length = image_length };
   size_t size;
   FILE *out;
   int verdict;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* test-rot.c - bits that rot on the device.  A store has run for a while, and the power was cut when
- * nothing had been written for some time; then one sector of its metadata is changed, every one of
- * superblocks, nodes and journal in turn, in clones of the world.
+/* test-rot.c - bits that rot on the device.  A store has run for a while, and the power was cut
+ * when nothing had been written for some time; then one sector of its metadata is changed, every
+ * one of superblocks, nodes and journal in turn, in clones of the world.
  *
  *   superblock, node: the other copy counts; all that was flushed is there.
- *   journal: the store is refused, or all that was flushed is there.  Never less, and never something
- *     else.
- *   both copies of a node: refused, or that disk alone is.
+ *   journal: the store is refused, or all that was flushed is there.  Never less, and never
+ *     something else.
  *
- * What was answered before the cut was flushed, so "all" is judged sharply.  And a process is killed
- * just after a FLUSH: the arena knows that the last record was durable.
+ * What was answered before the cut was flushed, so "all" is judged sharply.  A process is killed
+ * just after a FLUSH, too: the arena knows that the last record was durable.  And whatever is
+ * damaged, one copy or both, is repaired; then the checker must find nothing, and the store opens.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "store/checker.h"
 #include "store/store-internal.h"
 #include "world.h"
 
@@ -100,6 +101,105 @@ is_zero (struct sim_image *image, uint64_t place)
   return block[0] == 0 && memcmp (block, block + 1, BLOCK_SIZE - 1) == 0;
 }
 
+/* --- repair --- */
+
+static int
+read_image (void *arg, uint64_t place, void *block)
+{
+  sim_peek (arg, place, block);
+  return 0;
+}
+
+static int
+write_image (void *arg, uint64_t place, const void *block)
+{
+  sim_poke (arg, place, block);
+  return 0;
+}
+
+static int
+flush_image (void *arg)
+{
+  (void) arg;
+  return 0;
+}
+
+static bool
+agree (void *arg)
+{
+  (void) arg;
+  return true;
+}
+
+/* Whatever can be done is done; then the checker must find nothing more. */
+static bool
+repair (struct world *clone)
+{
+  struct checker_reader reader = {
+    .read = read_image, .write = write_image, .flush = flush_image,
+    .length = clone->options.device_blocks_max, .is_growing = true, .arg = clone->image,
+  };
+  char *text = NULL;
+  size_t length;
+  FILE *out = open_memstream (&text, &length);
+  int verdict;
+
+  CHECK (out != NULL);
+  verdict = checker_repair_reader (&reader, out, agree, NULL);
+  fclose (out);
+  if (verdict != CHECKER_CLEAN || clone->options.is_traced)
+    printf ("%s", text);
+  free (text);
+  return verdict == CHECKER_CLEAN;
+}
+
+/* Blocks PLACES[0] and [1] (0: none) are damaged, and the store is repaired.  Then it opens; and
+ * IS_WHOLE: nothing is missing. */
+static bool
+repair_one (struct world *world, const uint64_t places[2], bool is_whole)
+{
+  struct world *clone = world_clone (world, places[0]);
+  bool is_ok;
+
+  sim_crash (clone->image, SIM_POWER);
+  for (unsigned i = 0; i < 2; i++)
+    if (i == 0 || places[i] != 0)
+      rot_sector (clone->image, places[i], places[0] % 8, ROT_NOISE, places[i] + 1);
+  is_ok = repair (clone);
+  if (is_ok && is_whole)
+    is_ok = open_damaged (clone) == 1;
+  else if (is_ok)
+    is_ok = world_open (clone) && world_verify (clone);
+  if (!is_ok)
+    printf ("FAIL test-rot: repair of %" PRIu64 " and %" PRIu64 "\n", places[0], places[1]);
+  world_destroy (clone);
+  return is_ok;
+}
+
+static bool
+repair_each (struct world *world)
+{
+  unsigned count = 0;
+  bool is_ok = true;
+
+  for (uint64_t place = 0; place < META_BLOCKS + 2 * HALF_BLOCKS; place++) {
+    bool is_node = place >= 4 && place < META_BLOCKS;
+    uint64_t one[2] = { place, 0 };
+    uint64_t both[2] = { place, place < 4 ? place ^ 1 : place + META_BLOCKS / 2 };
+
+    if (is_zero (world->image, place))
+      continue;
+    is_ok &= repair_one (world, one, place < META_BLOCKS);
+    count++;
+    if ((is_node && place < META_BLOCKS / 2) || place == 0 || place == 2) {
+      is_ok &= repair_one (world, both, false);
+      count++;
+    }
+  }
+  printf ("%s repair: %u\n", is_ok ? "ok" : "FAIL", count);
+  return is_ok;
+}
+
 /* Every sector of [FROM, TO), STRIDE apart. */
 static void
 damage_each (struct world *world, const char *what, uint64_t from, uint64_t to, unsigned stride,
@@ -161,7 +261,7 @@ run_cut (const struct world_options *options)
     damage_each (world, "nodes", 4, META_BLOCKS, 3, false);
     damage_each (world, "journal", META_BLOCKS, META_BLOCKS + 2 * HALF_BLOCKS, 1, true);
   }
-  is_ok = is_ok && !world->is_failed;
+  is_ok = is_ok && !world->is_failed && repair_each (world);
   world_destroy (world);
   return is_ok;
 }
