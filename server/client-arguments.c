@@ -17,6 +17,7 @@ static const struct { const char *name; unsigned option; } known_options[] = {
   { "--repair", OPTION_REPAIR },
   { "--yes", OPTION_YES },
   { "--capacity", OPTION_CAPACITY },
+  { "--request-id", OPTION_REQUEST_ID },
 };
 
 static bool __attribute__ ((format (printf, 4, 5)))
@@ -80,10 +81,11 @@ client_parse (int argc, char **argv, const struct client_syntax *syntax,
     if (option == 0)
       return wrong_usage (argv[0], syntax, status, "unknown option %s", text);
     arguments->options |= option;
-    if (option == OPTION_CAPACITY) {
+    if (option == OPTION_CAPACITY || option == OPTION_REQUEST_ID) {
       if (value == NULL && i + 1 == argc)
         return wrong_usage (argv[0], syntax, status, "%s needs a value", text);
-      arguments->capacity = value != NULL ? value : argv[++i];
+      value = value != NULL ? value : argv[++i];
+      *(option == OPTION_CAPACITY ? &arguments->capacity : &arguments->request_id) = value;
     }
     else if (value != NULL)
       return wrong_usage (argv[0], syntax, status, "%.*s takes no value",

@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* client-change.c - create, resize, rename, delete, punch.  What is done is durable; nothing is
- * printed. */
+/* client-change.c - create, resize, rename, delete, punch, collapse-range, insert-range.  What is
+ * done is durable; nothing is printed, but that it had been done already. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/text.h"
 #include "client.h"
 
 static void
@@ -137,4 +143,96 @@ client_punch (int argc, char **argv)
   request_add_bytes (request, "offset", offset);
   request_add_bytes (request, "length", length);
   return client_change (store, disk, request);
+}
+
+/* --- what must not be done twice --- */
+
+static void
+print_already_done (struct client_call *call, struct json_object *result)
+{
+  struct json_object *value;
+
+  (void) call;
+  if (json_object_object_get_ex (result, "already_done", &value)
+      && json_object_get_boolean (value))
+    puts ("already done");
+}
+
+/* Runs a request that is done once, however often it is asked for under its id: the user's, or a
+ * new one. */
+static int
+client_change_once (const char *store, const char *disk, struct json_object *request,
+                    const char *request_id)
+{
+  struct client_call call = {
+    .store = store, .disk = disk, .request = request, .on_result = print_already_done,
+  };
+  char text[TEXT_UUID_SIZE];
+  uint8_t id[16];
+
+  if (request_id == NULL) {
+    if (getrandom (id, sizeof id, 0) != sizeof id) {
+      json_object_put (request);
+      return client_error (store, disk, "no random numbers could be had: %s", strerror (errno));
+    }
+    request_id = text_uuid (id, text);
+  }
+  json_object_object_add (request, "request_id", json_object_new_string (request_id));
+  return client_run (&call);
+}
+
+static int
+client_shift (int argc, char **argv, const struct client_syntax *syntax)
+{
+  struct client_arguments arguments;
+  struct json_object *request;
+  uint64_t offset, length;
+  int status;
+
+  if (!client_parse (argc, argv, syntax, &arguments, &status))
+    return status;
+  const char *store = arguments.operands[0], *disk = arguments.operands[1];
+
+  if (!client_parse_size (store, disk, "OFFSET", arguments.operands[2], &offset)
+      || !client_parse_size (store, disk, "LENGTH", arguments.operands[3], &length))
+    return CLIENT_FAILED;
+  request = client_request (argv[0], disk);
+  request_add_bytes (request, "offset", offset);
+  request_add_bytes (request, "length", length);
+  return client_change_once (store, disk, request, arguments.request_id);
+}
+
+#define REQUEST_ID_HELP                                                                            \
+  "OFFSET and LENGTH are multiples of 4096: bytes, or 512M, 20G, 1T.\n"                            \
+  "\n"                                                                                             \
+  "  --request-id UUID   done once, however often it is asked for under this id\n"
+
+int
+client_collapse (int argc, char **argv)
+{
+  static const struct client_syntax syntax = {
+    .usage = "collapse-range STORE DISK OFFSET LENGTH [--request-id UUID]",
+    .help = "Takes the range out of the disk: what lies behind it moves down to OFFSET, and the\n"
+            "disk is smaller by LENGTH.\n"
+            REQUEST_ID_HELP,
+    .options = OPTION_REQUEST_ID,
+    .operands_min = 4, .operands_max = 4,
+  };
+
+  return client_shift (argc, argv, &syntax);
+}
+
+int
+client_insert (int argc, char **argv)
+{
+  static const struct client_syntax syntax = {
+    .usage = "insert-range STORE DISK OFFSET LENGTH [--request-id UUID]",
+    .help = "Inserts a hole into the disk: what lies from OFFSET on moves up by LENGTH, and the\n"
+            "disk is larger by so much.\n"
+            REQUEST_ID_HELP,
+    .options = OPTION_REQUEST_ID,
+    .operands_min = 4, .operands_max = 4,
+  };
+
+  return client_shift (argc, argv, &syntax);
 }

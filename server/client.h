@@ -27,6 +27,7 @@ enum client_option {
   OPTION_REPAIR = 16,
   OPTION_YES = 32,
   OPTION_CAPACITY = 8,            /* has a value */
+  OPTION_REQUEST_ID = 16,         /* has a value */
 };
 
 #define CLIENT_OPERANDS_MAX 4
@@ -42,6 +43,7 @@ struct client_arguments {
   const char *operands[CLIENT_OPERANDS_MAX];   /* NULL: not given */
   unsigned options;               /* those given */
   const char *capacity;
+  const char *request_id;
 };
 
 /* True if the command line has a meaning; else *STATUS is the exit status, after a message on
@@ -87,6 +89,7 @@ typedef int client_command (int argc, char **argv);
 client_command client_init, client_check;                          /* client-store.c */
 client_command client_create, client_resize, client_rename;        /* client-change.c */
 client_command client_delete, client_punch;
+client_command client_collapse, client_insert;
 client_command client_attach_resize;                               /* client-attach.c */
 client_command client_list, client_info, client_map, client_stat;  /* client-show.c */
 

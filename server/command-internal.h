@@ -15,7 +15,7 @@
 
 enum command_stage {
   COMMAND_BEGIN,         /* which command it is, and its arguments */
-  COMMAND_CHANGED,       /* create, resize, rename, delete: the admin op has ended */
+  COMMAND_CHANGED,       /* create, resize ... insert-range: the admin op has ended */
   COMMAND_LIST_PIECE,    /* the next disks */
   COMMAND_MAP_ASK,       /* block status of the rest of the disk */
   COMMAND_MAP_ANSWER,    /* as much of it as was told */
@@ -35,7 +35,7 @@ struct command {
   char name[DISK_NAME_MAX + 1];
   bool is_held, is_stopping;
 
-  struct admin changes;                 /* create, resize, rename, delete */
+  struct admin changes;                 /* create, resize ... insert-range */
 
   struct disk_info *infos;              /* list */
   size_t info_count, info_next;
@@ -59,6 +59,10 @@ enum op_next command_emit (struct command *command, struct json_object *piece);
 /* Members of the request; false with the failure noted if they are missing or cannot be right. */
 bool command_name (struct command *command, const char *key, char name[DISK_NAME_MAX + 1]);
 bool command_bytes (struct command *command, const char *key, uint64_t *bytes);
+
+/* "request_id", a UUID, if there is one: to ID; else zeros.  False with the failure noted if it is
+ * none. */
+bool command_request_id (struct command *command, uint8_t id[REQUEST_ID_BYTES]);
 
 void json_add_bytes (struct json_object *object, const char *key, uint64_t value);
 

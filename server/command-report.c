@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/text.h"
 #include "command-internal.h"
 
 /* Disks in one piece of a list. */
@@ -27,15 +28,9 @@ json_add_bytes (struct json_object *object, const char *key, uint64_t value)
 static void
 json_add_uuid (struct json_object *object, const uint8_t uuid[16])
 {
-  char text[37];
-  char *at = text;
+  char text[TEXT_UUID_SIZE];
 
-  for (unsigned i = 0; i < 16; i++) {
-    if (i == 4 || i == 6 || i == 8 || i == 10)
-      *at++ = '-';
-    at += sprintf (at, "%02x", uuid[i]);
-  }
-  json_object_object_add (object, "uuid", json_object_new_string (text));
+  json_object_object_add (object, "uuid", json_object_new_string (text_uuid (uuid, text)));
 }
 
 static struct json_object *

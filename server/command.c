@@ -96,6 +96,24 @@ command_bytes (struct command *command, const char *key, uint64_t *bytes)
   return true;
 }
 
+bool
+command_request_id (struct command *command, uint8_t id[REQUEST_ID_BYTES])
+{
+  struct json_object *value;
+  const char *text;
+
+  memset (id, 0, REQUEST_ID_BYTES);
+  if (!json_object_object_get_ex (command->request, "request_id", &value))
+    return true;
+  text = command_string (command, "request_id");
+  if (text == NULL)
+    return false;
+  if (text_parse_uuid (text, id))
+    return true;
+  command_fail (command, -EINVAL, "the request's id \"%s\" is no UUID, or the one of zeros", text);
+  return false;
+}
+
 /* Judges the size that a disk shall have. */
 static bool
 command_size_is_valid (struct command *command, uint64_t size)
@@ -120,7 +138,7 @@ command_size_is_valid (struct command *command, uint64_t size)
   return false;
 }
 
-/* --- create, resize, rename, delete: an admin op of the store --- */
+/* --- create, resize, rename, delete, collapse-range, insert-range: an admin op of the store --- */
 
 static void
 command_admin_done (struct admin *admin)
@@ -146,6 +164,11 @@ command_changed (struct command *command)
 {
   struct admin *admin = &command->changes;
 
+  if (admin->op.error == 0 && (admin->kind == ADMIN_COLLAPSE || admin->kind == ADMIN_INSERT)) {
+    command->result = json_object_new_object ();
+    json_object_object_add (command->result, "already_done",
+                            json_object_new_boolean (admin->was_done));
+  }
   if (admin->op.error == 0)
     return OP_DONE;
   /* The message is about the name that is taken; the caller puts the disk's own before it. */
@@ -191,6 +214,37 @@ command_rename (struct command *command)
   memcpy (command->changes.new_name, new_name, sizeof new_name);
   admin_start (&command->changes);
   return OP_WAIT;
+}
+
+static enum op_next
+command_shift (struct command *command, enum admin_kind kind)
+{
+  uint8_t request_id[REQUEST_ID_BYTES];
+  uint64_t offset, length;
+
+  if (!command_name (command, "disk", command->name)
+      || !command_bytes (command, "offset", &offset)
+      || !command_bytes (command, "length", &length)
+      || !command_request_id (command, request_id))
+    return OP_DONE;
+  command_start_admin (command, kind);
+  command->changes.offset = offset;
+  command->changes.length = length;
+  memcpy (command->changes.request_id, request_id, sizeof request_id);
+  admin_start (&command->changes);
+  return OP_WAIT;
+}
+
+static enum op_next
+command_collapse (struct command *command)
+{
+  return command_shift (command, ADMIN_COLLAPSE);
+}
+
+static enum op_next
+command_insert (struct command *command)
+{
+  return command_shift (command, ADMIN_INSERT);
 }
 
 /* Turns +SIZE and -SIZE into the new size; false with the failure noted. */
@@ -266,6 +320,7 @@ command_begin (struct command *command)
     const char *name;
     enum op_next (*begin) (struct command *command);
   } commands[] = {
+    { "collapse-range", command_collapse }, { "insert-range", command_insert },
     { "create", command_create }, { "delete", command_delete }, { "info", command_info },
     { "list", command_list },     { "map", command_map },       { "punch", command_punch },
     { "rename", command_rename }, { "resize", command_resize }, { "stat", command_stat },

@@ -11,6 +11,7 @@
 
 static const struct { const char *name; client_command *run; } commands[] = {
   { "attach-resize", client_attach_resize },
+  { "collapse-range", client_collapse }, { "insert-range", client_insert },
   { "check", client_check },   { "create", client_create }, { "delete", client_delete },
   { "info", client_info },     { "init", client_init },     { "list", client_list },
   { "map", client_map },       { "punch", client_punch },   { "rename", client_rename },
@@ -31,6 +32,8 @@ static const char usage[] =
   "  resize STORE DISK SIZE|+SIZE|-SIZE [--shrink]   give a disk another size\n"
   "  rename STORE DISK NEW                           give a disk another name\n"
   "  punch STORE DISK OFFSET LENGTH                  make a hole, give the space back\n"
+  "  collapse-range STORE DISK OFFSET LENGTH         take a range out, what is behind moves down\n"
+  "  insert-range STORE DISK OFFSET LENGTH           insert a hole, what is behind moves up\n"
   "  delete STORE DISK                               delete a disk\n"
   "  stat STORE [--json]                             live counters of the running server\n"
   "  attach-resize DEVICE SIZE                       tell the kernel of a new size of /dev/nbdN\n"

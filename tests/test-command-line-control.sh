@@ -143,6 +143,9 @@ for bad in (b"\n", b"{\n", b"}\n", b"hello\n", b"{}{}\n", b"{} x\n", b"\x00\n", 
             b'{"command": "resize", "disk": "pieces", "size": 4096, "relative": null}\n',
             b'{"command": "resize", "disk": "pieces", "size": 4096, "relative": "*"}\n',
             b'{"command": "punch", "disk": "pieces", "offset": 0}\n',
+            b'{"command": "insert-range", "disk": "pieces", "offset": 0}\n',
+            b'{"command": "insert-range", "disk": "pieces", "offset": 0, "length": 4096, "request_id": 7}\n',
+            b'{"command": "collapse-range", "disk": "pieces", "offset": 0, "length": 4096, "request_id": null}\n',
             b'{"command": "rename", "disk": "pieces", "new_name": []}\n'):
     answer = client.ask (bad)
     assert "error" in answer, (bad, answer)

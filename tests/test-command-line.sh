@@ -49,20 +49,21 @@ check_usage ()
   local command
   equal "$(lacuna --version | cut -d ' ' -f 1)" lacuna
   lacuna --help | grep -q '^Usage: lacuna'
-  for command in init create list info map resize rename delete punch check stat serve; do
+  for command in init create list info map resize rename delete punch collapse-range insert-range check stat serve; do
     lacuna --help | grep -q "^  $command " || fail "--help does not name $command"
     lacuna $command --help | grep -q "lacuna $command" || fail "$command --help"
   done
   fails 2 Usage "$LACUNA"
   fails 2 'unknown command' "$LACUNA" frobnicate
   fails 2 'unknown option' "$LACUNA" --frobnicate
-  for command in init create list info map resize rename delete punch check stat; do
+  for command in init create list info map resize rename delete punch collapse-range insert-range check stat; do
     fails 2 missing "$LACUNA" $command
     fails 2 'too many' "$LACUNA" $command "$store" 1 2 3 4
     fails 2 'unknown option' "$LACUNA" $command "$store" --frobnicate
   done
   fails 2 'unknown option' "$LACUNA" create "$store" new 1G --shrink
   fails 2 'needs a value' "$LACUNA" init "$tmp/new" --capacity
+  fails 2 'needs a value' "$LACUNA" insert-range "$store" disk 0 4K --request-id
   fails 2 'takes no value' "$LACUNA" list "$store" --json=yes
   [ ! -e "$tmp/new" ]
 }
@@ -133,6 +134,7 @@ check_names ()
   refused 'no disk' resize "$store" nobody 1G
   refused 'no disk' rename "$store" nobody somebody
   refused 'no disk' punch "$store" nobody 0 4096
+  refused 'no disk' collapse-range "$store" nobody 0 4096
   refused 'empty' map "$store" ''
   lacuna delete "$store" disk
 }
@@ -177,7 +179,7 @@ check_store ()
 {
   local path=$1 text=$2 before command
   before=$(md5sum "$path" 2>/dev/null || true)
-  for command in list info stat 'create DISK 1M' 'delete DISK' 'map DISK' 'punch DISK 0 4096'; do
+  for command in list info stat 'create DISK 1M' 'delete DISK' 'map DISK' 'punch DISK 0 4096' 'insert-range DISK 0 4K'; do
     set -- $command
     fails 1 "^lacuna: $path: .*\($text\)" "$LACUNA" "$1" "$path" "${@:2}"
   done

@@ -233,6 +233,26 @@ test_utf8_damage (void **state)
   for_each_seed (run_utf8_damage);
 }
 
+static void
+test_uuids (void **state)
+{
+  static const char *const wrong[] = {
+    "", "0", "00000000-0000-0000-0000-000000000000", "0123456789abcdef0123456789abcdef",
+    "01234567-89ab-cdef-0123-456789abcdeg", "01234567-89ab-cdef-0123-456789abcde",
+    "01234567-89ab-cdef-0123-456789abcdef0", "01234567-89ab-cdef-01234-56789abcdef",
+    " 1234567-89ab-cdef-0123-456789abcdef",
+  };
+  uint8_t uuid[16];
+  char text[TEXT_UUID_SIZE];
+
+  (void) state;
+  assert_true (text_parse_uuid ("01234567-89aB-CDef-0123-456789abcdEF", uuid));
+  assert_string_equal (text_uuid (uuid, text), "01234567-89ab-cdef-0123-456789abcdef");
+  assert_int_equal (uuid[5], 0xab);
+  for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+    assert_false (text_parse_uuid (wrong[i], uuid));
+}
+
 int
 main (void)
 {
@@ -241,6 +261,7 @@ main (void)
     cmocka_unit_test (test_no_sizes),
     cmocka_unit_test (test_numbers),
     cmocka_unit_test (test_written),
+    cmocka_unit_test (test_uuids),
     cmocka_unit_test (test_utf8),
     cmocka_unit_test (test_utf8_damage),
   };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* text.c - see text.h. */
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -117,6 +118,45 @@ text_exact_size (uint64_t bytes, char text[TEXT_SIZE_MAX])
   else
     snprintf (text, TEXT_SIZE_MAX, "%" PRIu64 "%c", bytes, units[unit - 1]);
   return text;
+}
+
+/* Whether a dash stands before byte I of a UUID. */
+static bool
+uuid_has_dash (unsigned i)
+{
+  return i == 4 || i == 6 || i == 8 || i == 10;
+}
+
+const char *
+text_uuid (const uint8_t uuid[16], char text[TEXT_UUID_SIZE])
+{
+  char *at = text;
+
+  for (unsigned i = 0; i < 16; i++)
+    at += snprintf (at, 4, "%s%02x", uuid_has_dash (i) ? "-" : "", uuid[i]);
+  return text;
+}
+
+bool
+text_parse_uuid (const char *text, uint8_t uuid[16])
+{
+  static const char digits[] = "0123456789abcdef";
+  unsigned sum = 0;
+
+  for (unsigned i = 0; i < 16; i++) {
+    if (uuid_has_dash (i) && *text++ != '-')
+      return false;
+    uuid[i] = 0;
+    for (unsigned half = 0; half < 2; half++, text++) {
+      const char *digit = *text != '\0' ? strchr (digits, tolower ((unsigned char) *text)) : NULL;
+
+      if (digit == NULL)
+        return false;
+      uuid[i] = uuid[i] << 4 | (digit - digits);
+    }
+    sum |= uuid[i];
+  }
+  return *text == '\0' && sum != 0;
 }
 
 /* How many bytes the character at AT takes, 0 if it is none. */

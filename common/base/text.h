@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* text.h - sizes as people write them, and what is text at all.
+/* text.h - sizes and UUIDs as people write them, and what is text at all.
  *
  * Pure functions: no memory is kept, nothing waits, any thread.
  */
@@ -27,6 +27,14 @@ const char *text_human_size (uint64_t bytes, char text[TEXT_SIZE_MAX]);
 /* The exact size as text_parse_size reads it, as short as it can be: "20G", "4097".  Returns
  * TEXT. */
 const char *text_exact_size (uint64_t bytes, char text[TEXT_SIZE_MAX]);
+
+#define TEXT_UUID_SIZE 37
+
+/* 16 bytes as RFC 4122 writes them, lower case.  Returns TEXT. */
+const char *text_uuid (const uint8_t uuid[16], char text[TEXT_UUID_SIZE]);
+
+/* Reads one, either case.  False: it is none, or that of zeros. */
+bool text_parse_uuid (const char *text, uint8_t uuid[16]);
 
 /* Whether this is UTF-8 without NUL: no overlong forms, no surrogates, nothing past U+10FFFF. */
 bool text_is_utf8 (const char *text, size_t length);
