@@ -255,6 +255,8 @@ advance_handshake (struct connection *connection)
   if (result == NEGOTIATE_DONE) {
     leave_handshake (connection, CONNECTION_TRANSMISSION);
     connection_changed (connection);
+    if (fence_start (connection) != 0)
+      connection_die (connection);
   } else if (result == NEGOTIATE_ABORTED || connection->is_ended) {
     begin_draining (connection);
     connection_changed (connection);
@@ -268,6 +270,10 @@ advance_transmission (struct connection *connection)
 {
   if (!connection_send (connection))
     return;
+  if (connection->fence) {
+    set_reading (connection, false);
+    return;
+  }
   if (transmit_resume (connection) != 0) {
     connection_die (connection);
     return;
@@ -292,6 +298,7 @@ connection_free (struct connection *connection)
     disk_close (connection->disk);
   list_remove (&connection->link);
   list_remove (&connection->changed_link);
+  fence_forget (connection);
   identity_free (&connection->identity);
   free (connection->reply);
   free (connection);
@@ -334,6 +341,16 @@ connection_advance (struct connection *connection)
   }
 }
 
+void
+connection_fence (struct connection *connection)
+{
+  connection->is_fenced = true;
+  if (connection->state == CONNECTION_TRANSMISSION) {
+    begin_draining (connection);
+    connection_changed (connection);
+  }
+}
+
 /* --- deadlines and the server's end --- */
 
 void
@@ -345,7 +362,7 @@ connection_stop (struct connection *connection)
     connection_die (connection);
   } else if (connection->state == CONNECTION_TRANSMISSION) {
     /* What has come already is told that it comes too late. */
-    if (transmit_receive (connection) != 0) {
+    if (!connection->fence && transmit_receive (connection) != 0) {
       connection_die (connection);
       return;
     }

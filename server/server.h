@@ -35,6 +35,7 @@
 #include "store/store.h"
 
 struct connection;
+struct fence;
 struct control;
 struct server;
 struct worker;
@@ -392,6 +393,8 @@ struct connection {
   double paused_at;
   bool is_ended;                   /* the client sends nothing more */
   bool is_stopping;                /* the server ends: new requests get ESHUTDOWN */
+  bool is_fenced;
+  struct fence *fence;             /* it waits for what others have left behind */
   uint64_t changes_done, changes_durable;   /* counts of requests that change the disk */
   struct read_stream stream;
   struct output output;
@@ -408,6 +411,24 @@ void connection_advance (struct connection *connection);
 void connection_stop (struct connection *connection);
 /* Deadlines; about once a second. */
 void connection_tick (struct connection *connection, double now);
+
+/* Its peer has gone and will not send the rest: what has not been started is not any more. */
+void connection_fence (struct connection *connection);
+
+/* --- fence.c: what a client has left behind on a connection that failed --- */
+
+/* The connection has its disk now, and must not read requests while connection->fence is set.
+ * connection_changed follows when it is not any more.  0 or -ENOMEM. */
+int fence_start (struct connection *connection);
+/* It ends before that. */
+void fence_forget (struct connection *connection);
+
+/* A worker has mail. */
+void fence_receive (struct worker *worker);
+/* Something may have ended; before the worker sleeps. */
+void fence_advance (struct worker *worker);
+/* All workers have ended. */
+void fence_drop_orders (struct worker *worker);
 
 /* --- worker.c: a thread, its loop, its context --- */
 
@@ -433,11 +454,13 @@ struct worker {
   struct list connections, changed;
   bool is_stopping;
   double complained_at;            /* about a client; once a second is enough */
+  struct list fences;              /* orders that are being carried out */
   struct worker_counters counters;
 
   pthread_mutex_t mutex;           /* leaf; protects: */
   int accepted[64];                /* sockets from worker 0 */
   unsigned accepted_count;
+  struct list orders, fences_done; /* fence.c's */
 };
 
 /* Makes all workers and starts the threads of all but worker 0.  0, or negative errno: then

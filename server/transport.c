@@ -18,6 +18,11 @@
  * and more than half on TCP, and four times as much is worse than the default. */
 #define SEND_BUFFER_BYTES 212992
 
+#define KEEPALIVE_IDLE_SECONDS 60
+#define KEEPALIVE_INTERVAL_SECONDS 15
+#define KEEPALIVE_COUNT 4
+#define UNACKNOWLEDGED_MS 120000
+
 static ssize_t
 plain_result (ssize_t count)
 {
@@ -80,10 +85,18 @@ static void
 socket_tune (int fd)
 {
   int on = 1, bytes = SEND_BUFFER_BYTES;
+  int idle = KEEPALIVE_IDLE_SECONDS, interval = KEEPALIVE_INTERVAL_SECONDS;
+  int count = KEEPALIVE_COUNT;
+  unsigned unacknowledged = UNACKNOWLEDGED_MS;
 
   setsockopt (fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  /* A peer whose host is gone is noticed in the end. */
+  /* A peer whose host is gone is noticed: in two minutes, if nothing is sent to it or if something
+   * is. */
   setsockopt (fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  setsockopt (fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  setsockopt (fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+  setsockopt (fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+  setsockopt (fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged, sizeof unacknowledged);
   setsockopt (fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
 }
 

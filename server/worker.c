@@ -54,6 +54,7 @@ on_prepare (struct ev_loop *loop, ev_prepare *watcher, int events)
       connection_advance (container_of (link, struct connection, changed_link));
       has_run = true;
     }
+    fence_advance (worker);
   }
   if (has_run)
     ev_idle_start (loop, &worker->idle);
@@ -117,6 +118,7 @@ on_mail (struct ev_loop *loop, ev_async *watcher, int events)
   pthread_mutex_unlock (&worker->mutex);
   for (unsigned i = 0; i < count; i++)
     worker_connect (worker, accepted[i]);
+  fence_receive (worker);
   if (atomic_load (&worker->server->is_stopping) && !worker->is_stopping) {
     worker->is_stopping = true;
     list_for_each (link, &worker->connections)
@@ -227,6 +229,9 @@ worker_init (struct worker *worker, struct server *server, unsigned index)
   worker->index = index;
   list_init (&worker->connections);
   list_init (&worker->changed);
+  list_init (&worker->fences);
+  list_init (&worker->orders);
+  list_init (&worker->fences_done);
   pthread_mutex_init (&worker->mutex, NULL);
   sem_init (&worker->started, 0, 0);
   worker->loop = ev_loop_new (EVFLAG_AUTO);
@@ -293,6 +298,7 @@ workers_free (struct server *server)
     /* Sockets that came when the worker had ended already. */
     for (unsigned j = 0; j < worker->accepted_count; j++)
       close (worker->accepted[j]);
+    fence_drop_orders (worker);
     /* Worker 0's: the control socket has used it until now. */
     if (worker->context)
       worker_end (worker);

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* fence.c - a client that comes back finds nothing of its former self at work.
+ *
+ * A client whose connection has failed (the Linux kernel, after a timeout) sends on another one again what
+ * had no answer, and goes on.  What it had sent on the first one must not be carried out after that, over newer
+ * data.  So whoever chooses a disk waits, before its first request is read, until on all connections
+ * to that disk whose peer has gone
+ *
+ *   what was started has ended, and
+ *   what was not started has been dropped.
+ *
+ * Connections belong to workers; each is asked by mail, looks at its own, and the last one to be
+ * done tells the worker of the one that waits.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "server.h"
+
+struct fence_order {
+  struct list link;                /* in a worker's orders or fences */
+  struct fence *fence;
+};
+
+struct fence {
+  struct worker *worker;           /* of the connection that waits */
+  struct connection *connection;   /* NULL: it is gone; for that worker alone */
+  const void *disk;                /* to be compared, not to be used */
+  _Atomic unsigned pending;        /* orders that are not carried out */
+  struct list done_link;           /* in worker->fences_done */
+  struct fence_order orders[];
+};
+
+static bool
+is_shared (struct disk *disk)
+{
+  struct disk_info info;
+
+  disk_get_info (disk, &info);
+  return info.open_count > 1;
+}
+
+int
+fence_start (struct connection *connection)
+{
+  struct server *server = connection->worker->server;
+  struct fence *fence;
+
+  if (!is_shared (connection->disk))
+    return 0;
+  fence = malloc (sizeof *fence + server->worker_count * sizeof *fence->orders);
+  if (!fence)
+    return -ENOMEM;
+  fence->worker = connection->worker;
+  fence->connection = connection;
+  fence->disk = connection->disk;
+  fence->pending = server->worker_count;
+  connection->fence = fence;
+  for (unsigned i = 0; i < server->worker_count; i++) {
+    struct worker *worker = &server->workers[i];
+
+    fence->orders[i].fence = fence;
+    pthread_mutex_lock (&worker->mutex);
+    list_append (&worker->orders, &fence->orders[i].link);
+    pthread_mutex_unlock (&worker->mutex);
+    ev_async_send (worker->loop, &worker->mail);
+  }
+  return 0;
+}
+
+void
+fence_forget (struct connection *connection)
+{
+  if (connection->fence)
+    connection->fence->connection = NULL;
+  connection->fence = NULL;
+}
+
+/* A connection that the order is about. */
+static bool
+is_meant (const struct worker *worker, const struct fence *fence,
+          const struct connection *connection)
+{
+  if (connection->disk != fence->disk
+      || (worker == fence->worker && connection == fence->connection))
+    return false;
+  return connection->state == CONNECTION_TRANSMISSION || connection->state == CONNECTION_DRAINING
+         || connection->state == CONNECTION_DEAD;
+}
+
+static void
+begin_order (struct worker *worker, const struct fence *fence)
+{
+  list_for_each (link, &worker->connections) {
+    struct connection *connection = container_of (link, struct connection, link);
+
+    if (is_meant (worker, fence, connection)
+        && (connection->state == CONNECTION_DEAD
+            || transport_peer_is_gone (&connection->transport)))
+      connection_fence (connection);
+  }
+}
+
+static bool
+is_carried_out (struct worker *worker, const struct fence *fence)
+{
+  list_for_each (link, &worker->connections) {
+    const struct connection *connection = container_of (link, struct connection, link);
+
+    if (is_meant (worker, fence, connection) && connection->is_fenced && connection->in_engine > 0)
+      return false;
+  }
+  return true;
+}
+
+static void
+end_order (struct fence *fence)
+{
+  struct worker *worker = fence->worker;
+
+  if (atomic_fetch_sub (&fence->pending, 1) > 1)
+    return;
+  pthread_mutex_lock (&worker->mutex);
+  list_append (&worker->fences_done, &fence->done_link);
+  pthread_mutex_unlock (&worker->mutex);
+  ev_async_send (worker->loop, &worker->mail);
+}
+
+void
+fence_receive (struct worker *worker)
+{
+  struct list orders = LIST_INIT (orders), done = LIST_INIT (done), *link;
+
+  pthread_mutex_lock (&worker->mutex);
+  list_splice (&orders, &worker->orders);
+  list_splice (&done, &worker->fences_done);
+  pthread_mutex_unlock (&worker->mutex);
+  list_for_each (at, &orders)
+    begin_order (worker, container_of (at, struct fence_order, link)->fence);
+  list_splice (&worker->fences, &orders);
+  while ((link = list_take (&done))) {
+    struct fence *fence = container_of (link, struct fence, done_link);
+
+    if (fence->connection) {
+      fence->connection->fence = NULL;
+      connection_changed (fence->connection);
+    }
+    free (fence);
+  }
+}
+
+void
+fence_advance (struct worker *worker)
+{
+  list_for_each_safe (link, &worker->fences) {
+    struct fence *fence = container_of (link, struct fence_order, link)->fence;
+
+    if (is_carried_out (worker, fence)) {
+      list_remove (link);
+      end_order (fence);
+    }
+  }
+}
+
+void
+fence_drop_orders (struct worker *worker)
+{
+  struct list *link;
+
+  list_splice (&worker->fences, &worker->orders);
+  while ((link = list_take (&worker->fences))) {
+    struct fence *fence = container_of (link, struct fence_order, link)->fence;
+
+    if (atomic_fetch_sub (&fence->pending, 1) == 1)
+      free (fence);
+  }
+  while ((link = list_take (&worker->fences_done)))
+    free (container_of (link, struct fence, done_link));
+}
