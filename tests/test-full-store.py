@@ -3,8 +3,13 @@
 """A store with a capacity is filled to the last block: a write is refused when it comes or never, what block status
 calls data can always be overwritten, and TRIM makes room."""
 
+import json
+import pathlib
+import re
+import time
+
 import nbd
-from harness import BLOCK, GIB, KIB, MIB, Server, all_extents_of, error_of, run_tests
+from harness import BLOCK, GIB, KIB, MIB, Server, all_extents_of, error_of, lacuna, run_tests
 
 CAPACITY = 96 * MIB
 
@@ -23,6 +28,42 @@ def fill(at):
             assert error == "ENOSPC", error
             step //= 2
     return at
+
+
+def marks():
+    return re.findall(r"the store is (\d+ % full|full)", pathlib.Path(server.errors).read_text())
+
+
+def stat_percent():
+    return json.loads(lacuna("stat", server.path, "--json"))["counters"]["full_percent"]
+
+
+def wait_for(condition):
+    """The server looks once a second."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_marks():
+    assert marks() == []
+    for percent in (80, 90, 95):
+        before = len(marks())
+        while stat_percent() < percent:
+            h.pwrite(b"m" * 256 * KIB, test_marks.at)
+            test_marks.at += 256 * KIB
+        wait_for(lambda: len(marks()) > before)
+        assert re.fullmatch(rf"{percent // 10}\d % full", marks()[-1]), marks()
+    fill(test_marks.at)
+    wait_for(lambda: marks()[-1] == "full")
+    assert stat_percent() == 100
+    h.trim(GIB, 0)
+    h.flush()
+    wait_for(lambda: stat_percent() < 50)
+
+
+test_marks.at = 0
 
 
 def test_full():

@@ -207,6 +207,26 @@ keeper_has_work (struct store *store)
 
 /* --- the clock --- */
 
+/* Says it once each time that the store has become so full; less full by some percent it may be
+ * said again. */
+static void
+keeper_note_fullness (struct store *store)
+{
+  static const unsigned marks[] = { 80, 90, 95, 100 };
+  struct keeper *keeper = &store->keeper;
+  unsigned percent = store_full_percent (store), passed = 0;
+
+  for (unsigned i = 0; i < ARRAY_COUNT (marks); i++)
+    if (percent >= marks[i])
+      passed = marks[i];
+  if (passed > keeper->fullness && passed == 100)
+    log_warning ("%s: the store is full: writes that need space are refused", store->path);
+  else if (passed > keeper->fullness)
+    log_warning ("%s: the store is %u %% full", store->path, percent);
+  if (passed > keeper->fullness || percent + 3 < keeper->fullness)
+    keeper->fullness = passed;
+}
+
 void
 keeper_tick (struct store *store)
 {
@@ -231,6 +251,7 @@ keeper_tick (struct store *store)
     keeper->backoff_ticks--;
   atomic_store (&keeper->is_discard_stuck, false);
   store_look_at_host (store);
+  keeper_note_fullness (store);
   keeper_kick (store);
 }
 

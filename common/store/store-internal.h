@@ -373,6 +373,7 @@ struct keeper {
   uint64_t old_version;             /* what is older goes to its place without need */
   uint64_t tick_position;
   unsigned backoff_ticks;           /* after an error of write-back */
+  unsigned fullness;                /* the highest mark that was passed, percent */
   unsigned failed_batches;          /* of write-back, one after the other */
   int checkpoint_error;             /* of the last one */
   _Atomic bool is_done;             /* keeper_checkpoint_now */
@@ -573,6 +574,9 @@ bool store_needs_space (struct store *store, struct extent *extent);
 int store_promise_error (struct store *store, uint64_t count);
 /* How much the host has left; once per tick. */
 void store_look_at_host (struct store *store);
+/* How full the store is: of its capacity, or of what the host can still hold, whichever is the
+ * fuller.  100 only when nothing is left. */
+unsigned store_full_percent (struct store *store);
 /* Makes sure the file is at least END blocks long. */
 int store_grow (struct store *store, uint64_t end);
 /* The identity that nodes of this kind and owner have in superblock SEQUENCE. */

@@ -79,6 +79,30 @@ store_look_at_host (struct store *store)
                                      - (int64_t) (counts.reserved + STORE_HOST_MARGIN));
 }
 
+static unsigned
+percent_of (uint64_t taken, uint64_t left)
+{
+  return left == 0 ? 100 : MIN (99, (double) taken * 100 / ((double) taken + left));
+}
+
+unsigned
+store_full_percent (struct store *store)
+{
+  int64_t host = atomic_load (&store->host_room);
+  struct space_counts counts;
+  uint64_t taken;
+  unsigned percent = 0;
+
+  space_get_counts (store->space, &counts);
+  taken = counts.used + counts.reserved;
+  if (from_le64 (store->superblock.capacity) != 0)
+    percent = percent_of (taken, counts.free - MIN (counts.free, counts.reserved)
+                                   + counts.pending + counts.discarding);
+  if (host < INT64_MAX / 4)
+    percent = MAX (percent, percent_of (taken, MAX (host, 0)));
+  return percent;
+}
+
 bool
 store_promise (struct store *store, uint64_t count)
 {
@@ -496,6 +520,7 @@ store_get_counters (struct store *store, struct store_counter *counters, size_t 
   cache_get_stats (store->cache, &cache);
 
   const struct store_counter more[] = {
+    { "full_percent", store_full_percent (store) },
     { "range_lock_waits", lock_waits },
     { "evictions", cache.evictions },
     { "cache_frames", cache.frames },
