@@ -27,8 +27,6 @@
 #include "control.h"
 #include "server.h"
 
-#define LOCK_WAIT_MS 3000          /* a process that was killed may hold the store for a moment */
-
 /* --- systemd: sd_notify(3), without the library --- */
 
 static void
@@ -242,7 +240,7 @@ open_store (struct server *server)
     .arena_path = options->arena,
     .cache_bytes = options->cache_bytes,
     .is_read_only = options->is_read_only,
-    .lock_wait_ms = LOCK_WAIT_MS,
+    .lock_wait_ms = STORE_LOCK_WAIT_MS,
   };
   char *message = NULL;
   struct disk *disk;

@@ -237,6 +237,41 @@ arena_create (const char *path, const struct arena_identity *identity, uint64_t 
   return arena;
 }
 
+/* Sets errno to what stands against a file of LENGTH at PATH. */
+static bool
+could_be_made (const char *path, const struct arena_identity *identity, uint64_t length)
+{
+  struct stat old = { .st_blocks = 0 };
+  char *copy = strdup (path);
+  bool result = false;
+
+  if (!copy)
+    errno = ENOMEM;
+  else if (lstat (path, &old) == 0 && !is_replaceable (path, identity))
+    errno = EEXIST;
+  else if (faccessat (AT_FDCWD, dirname (copy), W_OK | X_OK, AT_EACCESS) == 0) {
+    result = free_bytes (path) + (uint64_t) old.st_blocks * 512 >= length;
+    errno = ENOSPC;
+  }
+  free (copy);
+  return result;
+}
+
+int
+arena_check (const char *path, const struct arena_identity *identity, uint64_t frame_count,
+             uint64_t tail_bytes, char **error)
+{
+  uint64_t length = arena_length (frame_count, tail_bytes);
+  int number;
+
+  *error = NULL;
+  if (!path || could_be_made (path, identity, length))
+    return 0;
+  number = errno;
+  explain (error, path, length);
+  return -number;
+}
+
 /* --- taking one over --- */
 
 /* Why a file with this HEADER is not the one that is wanted; NULL if it is. */

@@ -70,6 +70,10 @@ struct arena_identity {
  * (malloc'd, says what to do) set. */
 struct arena *arena_create (const char *path, const struct arena_identity *identity,
                             uint64_t frame_count, uint64_t tail_bytes, bool replace, char **error);
+/* What arena_create would be refused, as far as that can be known without making anything: 0, or
+ * negative errno with *ERROR. */
+int arena_check (const char *path, const struct arena_identity *identity, uint64_t frame_count,
+                 uint64_t tail_bytes, char **error);
 /* Maps an existing one if it is whole and IDENTITY is its own; NULL with *WHY (static text)
  * otherwise.  Then errno is 0 if there is nothing to be had; else it may be the one, but could not
  * be looked at or mapped. */

@@ -97,6 +97,30 @@ disk_blocks (const struct disk *disk)
   return disk_size (disk) / BLOCK_SIZE;
 }
 
+uint64_t
+disk_hold_size (struct disk *disk)
+{
+  uint64_t size;
+
+  pthread_mutex_lock (&disk->store->disks_mutex);
+  disk->size_holds++;
+  size = disk_size (disk);
+  /* A shrink that was let through a moment ago: it will have this size. */
+  if (disk->shrinks_to != 0)
+    size = MIN (size, disk->shrinks_to);
+  pthread_mutex_unlock (&disk->store->disks_mutex);
+  return size;
+}
+
+void
+disk_release_size (struct disk *disk)
+{
+  pthread_mutex_lock (&disk->store->disks_mutex);
+  CHECK (disk->size_holds > 0);
+  disk->size_holds--;
+  pthread_mutex_unlock (&disk->store->disks_mutex);
+}
+
 /* The caller holds disks_mutex, for the name. */
 static void
 disk_fill_info (struct disk *disk, struct disk_info *info)

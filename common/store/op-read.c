@@ -354,7 +354,7 @@ readahead_after (struct request *request)
     return;
   stream->ahead_end = from + window;
   atomic_fetch_add (&request->disk->references, 1);
-  request_init (ahead, request->op.context, request->disk, REQUEST_CACHE, 0, from, window,
-                readahead_done);
+  request_init (ahead, stream->context != NULL ? stream->context : request->op.context,
+                request->disk, REQUEST_CACHE, 0, from, window, readahead_done);
   request_start (ahead);
 }

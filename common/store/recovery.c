@@ -313,14 +313,16 @@ recovery_take_over (struct store *store, const struct replay *replay, char **err
   return 0;
 }
 
-/* A new arena for this opening, and its identity in the superblock to be written. */
+/* A new arena for this opening, and its identity in the superblock to be written.  IS_LOOK: only
+ * whether there could be one. */
 static int
 recovery_new_arena (struct store *store, const struct store_options *options,
-                    uint64_t frames_min, uint64_t position, char **error)
+                    const struct replay *replay, bool is_look, char **error)
 {
   struct format_superblock *superblock = &store->superblock;
   uint64_t cache = options->cache_bytes != 0 ? options->cache_bytes : STORE_CACHE_DEFAULT;
   uint64_t half_bytes = from_le64 (superblock->journal_half_blocks) * BLOCK_SIZE, tail;
+  uint64_t frames = MAX (cache / BLOCK_SIZE, MAX (64, 4 * replay->block_count));
   bool is_off = options->is_read_only
                 || (options->arena_path != NULL && strcmp (options->arena_path, "off") == 0);
   struct arena_identity identity;
@@ -341,12 +343,13 @@ recovery_new_arena (struct store *store, const struct store_options *options,
   }
   recovery_identity (store, &identity);
   memcpy (superblock->boot_id, identity.boot_id, 16);
-  store->arena = arena_create (is_off ? NULL : path, &identity,
-                               MAX (cache / BLOCK_SIZE, MAX (64, frames_min)), tail, true, error);
+  if (is_look)
+    return arena_check (is_off ? NULL : path, &identity, frames, tail, error) == 0 ? 0 : -ENOSPC;
+  store->arena = arena_create (is_off ? NULL : path, &identity, frames, tail, true, error);
   if (store->arena == NULL)
     return -ENOSPC;
-  atomic_store (&store->arena->header->tail_start, position);
-  atomic_store (&store->arena->header->tail_end, position);
+  atomic_store (&store->arena->header->tail_start, replay->position);
+  atomic_store (&store->arena->header->tail_end, replay->position);
   return 0;
 }
 
@@ -590,21 +593,53 @@ recovery_load (struct store *store, const struct store_options *options, struct 
   return result == 0 ? recovery_check_names (store, error) : result;
 }
 
+/* All that is only read. */
+static int
+recovery_begin (struct store *store, const struct store_options *options, struct replay *replay,
+                char **error)
+{
+  int result;
+
+  *error = NULL;
+  replay->queue = queue_create (store->device);
+  if (replay->queue == NULL)
+    return error_set (error, -errno, "the kernel's io_uring could not be set up: %s",
+                      strerror (errno));
+  result = recovery_load (store, options, replay, error);
+  store->is_resumed = store->arena != NULL;
+  return result;
+}
+
+static void
+recovery_end (struct replay *replay, int result, char **error)
+{
+  if (replay->queue != NULL)
+    queue_destroy (replay->queue);
+  replay_end (replay);
+  if (result != 0 && *error == NULL)
+    error_set (error, result, "%s", strerror (-result));
+}
+
+int
+recovery_look (struct store *store, const struct store_options *options, char **error)
+{
+  struct replay replay = { .store = store, .error = error };
+  int result = recovery_begin (store, options, &replay, error);
+
+  if (result == 0 && !store->is_resumed)
+    result = recovery_new_arena (store, options, &replay, true, error);
+  recovery_end (&replay, result, error);
+  return result;
+}
+
 int
 recovery_open (struct store *store, const struct store_options *options, char **error)
 {
   struct replay replay = { .store = store, .error = error };
-  int result;
+  int result = recovery_begin (store, options, &replay, error);
 
-  *error = NULL;
-  replay.queue = queue_create (store->device);
-  if (replay.queue == NULL)
-    return error_set (error, -errno, "the kernel's io_uring could not be set up: %s",
-                      strerror (errno));
-  result = recovery_load (store, options, &replay, error);
-  store->is_resumed = store->arena != NULL;
   if (result == 0 && !store->is_resumed) {
-    result = recovery_new_arena (store, options, 4 * replay.block_count, replay.position, error);
+    result = recovery_new_arena (store, options, &replay, false, error);
     if (result == 0)
       recovery_plant (store, &replay);
   }
@@ -614,9 +649,6 @@ recovery_open (struct store *store, const struct store_options *options, char **
     log_info ("%s: recovered: %" PRIu64 " records of the journal, %" PRIu64 " items%s", store->path,
               replay.records, replay.items,
               store->is_resumed ? ", and what the last process had in memory" : "");
-  queue_destroy (replay.queue);
-  replay_end (&replay);
-  if (result != 0 && *error == NULL)
-    error_set (error, result, "%s", strerror (-result));
+  recovery_end (&replay, result, error);
   return result;
 }

@@ -94,6 +94,8 @@ struct disk {
 
   /* store->disks_mutex */
   char name[DISK_NAME_MAX + 1];
+  unsigned size_holds;              /* disk_hold_size */
+  uint64_t shrinks_to;              /* bytes; 0: it does not */
   bool is_dying;                    /* deleted: it has no name any more */
   bool is_deleted;                  /* and that is durable: the keeper may free its extents */
   struct list link;
@@ -423,7 +425,9 @@ void checkpoint_destroy (struct store *store);
 /* --- recovery.c, replay.c --- */
 
 /* Everything from an open device to a store that can be used, but the keeper's thread.  0, or
- * negative errno with *ERROR (malloc'd).  Blocks. */
+ * negative errno with *ERROR (malloc'd).  Blocks.  recovery_look stops before the first change: the
+ * disks are known then, and the store can only be abandoned. */
+int recovery_look (struct store *store, const struct store_options *options, char **error);
 int recovery_open (struct store *store, const struct store_options *options, char **error);
 
 /* A block of data found in the journal that nothing newer has made void. */

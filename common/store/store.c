@@ -324,8 +324,9 @@ store_wants_other_arena (struct store *store, const struct store_options *option
          || strcmp (path, store->arena->path) != 0;
 }
 
+/* The device, locked, and around it a store that nothing is known of yet. */
 static int
-store_open_once (const struct store_options *options, struct store **result, char **error)
+store_begin (const struct store_options *options, struct store **result, char **error)
 {
   struct store *store;
   struct device *device;
@@ -343,10 +344,47 @@ store_open_once (const struct store_options *options, struct store **result, cha
   store->length = store->device_info.length;
   store->is_read_only = options->is_read_only;
   atomic_store (&store->mode, options->is_read_only ? STORE_READ_ONLY : STORE_OK);
-  if (store->device_info.length < SUPERBLOCK_COPIES)
-    code = error_set (error, -EMEDIUMTYPE, "this is not a Lacuna store; lacuna init makes one");
-  else
-    code = recovery_open (store, options, error);
+  if (store->device_info.length < SUPERBLOCK_COPIES) {
+    store->is_abandoned = true;
+    store_free (store, false);
+    return error_set (error, -EMEDIUMTYPE, "this is not a Lacuna store; lacuna init makes one");
+  }
+  *result = store;
+  return 0;
+}
+
+int
+store_look (const struct store_options *options, struct disk_info **disks, size_t *count,
+            char **error)
+{
+  struct store *store;
+  int code = store_begin (options, &store, error);
+
+  if (code != 0)
+    return code;
+  code = recovery_look (store, options, error);
+  if (code == 0) {
+    *count = store_list_disks (store, NULL, 0);
+    *disks = calloc (*count + 1, sizeof **disks);
+    if (*disks != NULL)
+      store_list_disks (store, *disks, *count);
+    else
+      code = error_set (error, -ENOMEM, "there is not enough memory");
+  }
+  store->is_abandoned = true;
+  store_free (store, false);
+  return code;
+}
+
+static int
+store_open_once (const struct store_options *options, struct store **result, char **error)
+{
+  struct store *store;
+  int code = store_begin (options, &store, error);
+
+  if (code != 0)
+    return code;
+  code = recovery_open (store, options, error);
   if (code != 0) {
     if (store->keeper.context != NULL)
       keeper_settle (store);

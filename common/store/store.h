@@ -25,6 +25,7 @@
 
 struct store;
 struct disk;
+struct disk_info;
 struct range_request;
 struct commit_request;
 struct writeback_request;
@@ -37,6 +38,7 @@ struct frame;
 #define STORE_CACHE_MIN (80 * MIB)         /* half of it may be in flight: one request of 32 MiB */
 #define STORE_CAPACITY_MIN (64 * MIB)
 #define STORE_REQUEST_MAX (32 * MIB)       /* longest READ and WRITE */
+#define STORE_LOCK_WAIT_MS 3000            /* a process that was killed may hold it for a moment */
 
 /* Makes a new store.  PATH: a file that does not exist yet or is empty, or a block device that
  * is empty (zeros in its first MiB; used whole, CAPACITY must be 0).  With FORCE whatever is there
@@ -73,6 +75,14 @@ struct store_options {
  *   -EPROTONOSUPPORT  a newer format or an unknown feature (named)
  *   -ENOSPC, -ENOMEM  the arena could not be allocated */
 int store_open (const struct store_options *options, struct store **store, char **error);
+
+/* Whether store_open with the same options would succeed, as far as that can be known without
+ * changing anything: takes the lock, reads what store_open reads, judges the place of the arena,
+ * and lets go of all again.  For who must say what is wrong before the store may be opened (a
+ * daemon, before it forks): no thread is started.  *DISKS (malloc'd): the *COUNT disks, by name.
+ * Blocks.  Errors as store_open. */
+int store_look (const struct store_options *options, struct disk_info **disks, size_t *count,
+                char **error);
 
 /* Makes all durable, writes a checkpoint, marks the store clean, removes the arena.  No request may
  * be running and no context but the keeper's be left; blocks.  Returns negative errno if something
@@ -133,6 +143,11 @@ struct disk *disk_open (struct store *store, const char *name);
 void disk_close (struct disk *disk);
 uint64_t disk_size (const struct disk *disk);             /* now; any thread */
 void disk_get_info (struct disk *disk, struct disk_info *info);
+/* For who promises a client the size once and for all, as nbdkit does: the size now, and until
+ * disk_release_size the disk becomes no smaller (ADMIN_RESIZE: -EBUSY).  It may grow.  Any
+ * thread. */
+uint64_t disk_hold_size (struct disk *disk);
+void disk_release_size (struct disk *disk);
 /* Fills up to MAX, ordered by name; returns how many there are in all. */
 size_t store_list_disks (struct store *store, struct disk_info *infos, size_t max);
 
@@ -158,11 +173,12 @@ struct status_extent {
 #define REQUEST_FRAMES_INLINE 34   /* up to 132 KiB without allocation */
 
 /* Sequential readers are noticed here: one per connection (or other stream of requests), zeroed by
- * its owner. */
+ * its owner.  Readers on several contexts may share it: what it says is a hint. */
 struct read_stream {
-  uint64_t next_offset;         /* where the last READ ended */
-  uint64_t ahead_end;           /* read ahead up to here */
-  uint32_t window_blocks;
+  struct context *context;      /* reads ahead; NULL: the reader's own does */
+  _Atomic uint64_t next_offset; /* where the last READ ended */
+  _Atomic uint64_t ahead_end;   /* read ahead up to here */
+  _Atomic uint32_t window_blocks;
 };
 
 struct request {
@@ -269,8 +285,8 @@ struct admin {
 };
 
 /* Atomic, and durable when done.  -EEXIST, -ENOENT, -EINVAL (name, size, range), -EBUSY (delete
- * while open), -EPERM (shrink without may_shrink; read-only store), -EIO.  ADMIN_SYNC: all that was
- * acknowledged is durable.  ADMIN_COLLAPSE: the range goes, and what lies behind it moves down;
+ * while open, shrink while the size is held), -EPERM (shrink without may_shrink; read-only store),
+ * -EIO.  ADMIN_SYNC: all that was acknowledged is durable.  ADMIN_COLLAPSE: the range goes, and what lies behind it moves down;
  * ADMIN_INSERT: what lies from OFFSET on moves up, and leaves a hole (op-shift.c).  Requests of
  * clients that run meanwhile are before it or after it, block by block. */
 void admin_init (struct admin *admin, struct context *context, struct store *store,
