@@ -9,6 +9,7 @@
 #
 # Variables that the caller of a test may set:
 #   LACUNA            the program under test
+#   LACUNA_PLUGIN     the nbdkit plugin under test
 #   LACUNA_TEST_DIR   where $tmp is made (default /var/tmp); not tmpfs, or O_DIRECT is not tested
 #   LACUNA_LONG       not empty: the long variant, with the sizes a release is judged by
 
@@ -17,13 +18,17 @@ set -euo pipefail
 top_srcdir=${top_srcdir:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}
 top_builddir=${top_builddir:-$PWD}
 LACUNA=${LACUNA:-$top_builddir/server/lacuna}
-export top_srcdir top_builddir LACUNA
+LACUNA_PLUGIN=${LACUNA_PLUGIN:-$top_builddir/plugin/.libs/nbdkit-lacuna-plugin.so}
+export top_srcdir top_builddir LACUNA LACUNA_PLUGIN
 
 tmp=$(mktemp -d "${LACUNA_TEST_DIR:-/var/tmp}/lacuna-test-XXXXXX")
 arena_dir=$(mktemp -d /dev/shm/lacuna-test-XXXXXX)
 store=$tmp/store
 sock=$tmp/sock
 server_pid=
+front_end=server                # what start_server starts: server, or plugin (nbdkit with it)
+filters=()                      # plugin: --filter=NAME ..., and parameters of filters in filter_parameters
+filter_parameters=()
 cleanups=()
 
 # cleanup_fn COMMAND ARGS...: run it when the test ends, however it ends; last in, first out.
@@ -96,6 +101,27 @@ uri ()
   echo "nbd+unix:///$1?socket=$sock"
 }
 
+requires_plugin ()
+{
+  requires_program nbdkit
+  [ -e "$LACUNA_PLUGIN" ] || skip "needs the plugin, which was not built (Debian: nbdkit-plugin-dev)"
+}
+
+# nbdkit itself knows nothing of the sanitizer that the plugin was built with: it is loaded before it, with a library that
+# wakes it up in time (tests/sanitizer-first.c).
+plugin_preload ()
+{
+  local sanitizer
+  sanitizer=$(ldd "$LACUNA_PLUGIN" | sed -n 's/.*lib[at]san[^ ]* => \([^ ]*\).*/\1/p')
+  [ -z "$sanitizer" ] || echo "$sanitizer:$top_builddir/tests/.libs/sanitizer-first.so"
+}
+
+# nbdkit_command ARGUMENTS...: sets `command' to what runs nbdkit with the plugin and these arguments, in one process.
+nbdkit_command ()
+{
+  command=(env LD_PRELOAD="$(plugin_preload)" nbdkit "${filters[@]}" "$LACUNA_PLUGIN" "$@")
+}
+
 # make_store DISK SIZE: a new store with one disk.
 make_store ()
 {
@@ -104,20 +130,32 @@ make_store ()
 }
 
 # start_server OPTIONS...: serve $store, on $sock unless OPTIONS name a port; come back when it is ready.
+# OPTIONS are those of the front end; both understand --readonly and --threads N.
 start_server ()
 {
-  local where=(-U "$sock") option deadline
+  local where=(-U "$sock") option command
   for option; do
     case $option in
       -p | --port | -p?* | --port=*) where=() ;;
     esac
   done
   rm -f "$tmp/pid"
-  "$LACUNA" serve "$store" "${where[@]}" -P "$tmp/pid" --cache "${cache:-80M}" --arena "$arena_dir/arena" "$@" \
-    >>"$tmp/server.out" 2>>"$tmp/server.err" &
+  if [ $front_end = server ]; then
+    command=("$LACUNA" serve "$store" --cache "${cache:-80M}" --arena "$arena_dir/arena")
+  else
+    rm -f "$sock"
+    nbdkit_command -f "$store" cache="${cache:-80M}" arena="$arena_dir/arena" "${filter_parameters[@]}"
+  fi
+  "${command[@]}" "${where[@]}" -P "$tmp/pid" "$@" >>"$tmp/server.out" 2>>"$tmp/server.err" &
   server_pid=$!
-  deadline=$((SECONDS + 60))
-  until [ -s "$tmp/pid" ]; do
+  wait_for_server
+}
+
+wait_for_server ()
+{
+  local deadline=$((SECONDS + 60))
+  # nbdkit listens and writes the file before it opens the store; then a client waits.
+  until [ -s "$tmp/pid" ] && { [ $front_end = server ] || nbdinfo --list "nbd+unix://?socket=$sock" >/dev/null 2>&1; }; do
     if ! kill -0 "$server_pid" 2>/dev/null; then
       wait "$server_pid" || true
       server_pid=

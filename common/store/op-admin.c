@@ -131,9 +131,8 @@ admin_check_create (struct admin *admin)
   return OP_MORE;
 }
 
-/* From the answer on, who asks for a size that stays is told the new one (disk_hold_size). */
-static bool
-admin_may_shrink (struct admin *admin)
+enum op_next
+admin_check_shrink (struct admin *admin)
 {
   bool is_held;
 
@@ -142,7 +141,11 @@ admin_may_shrink (struct admin *admin)
   if (!is_held)
     admin->disk->shrinks_to = admin->size;
   pthread_mutex_unlock (&admin->store->disks_mutex);
-  return !is_held;
+  if (is_held)
+    return admin_fail (admin, -EBUSY,
+                       "it cannot shrink while it has clients that were promised its size;"
+                       " disconnect them first");
+  return OP_DONE;
 }
 
 static enum op_next
@@ -170,10 +173,10 @@ admin_check_resize (struct admin *admin)
     return admin_fail (admin, -ENOMEM,
                        "what an earlier shrink cut off could not be freed for want of memory, and"
                        " would be seen again; it is freed when the store is opened next");
-  if (admin->size < admin->size_before && !admin_may_shrink (admin))
-    return admin_fail (admin, -EBUSY,
-                       "it cannot shrink while it has clients that were promised its size;"
-                       " disconnect them first");
+  if (admin->size < admin->size_before)
+    next = admin_check_shrink (admin);
+  if (next != OP_DONE)
+    return next;
   admin->op.stage = admin->size < admin->size_before ? ADMIN_RANGE : ADMIN_CHANGE;
   return OP_MORE;
 }
@@ -424,7 +427,7 @@ admin_end (struct admin *admin)
   struct list wake = LIST_INIT (wake);
 
   admin_unlock_range (admin, &wake);
-  if (admin->kind == ADMIN_RESIZE && admin->disk != NULL) {
+  if ((admin->kind == ADMIN_RESIZE || admin->kind == ADMIN_COLLAPSE) && admin->disk != NULL) {
     pthread_mutex_lock (&store->disks_mutex);
     admin->disk->shrinks_to = 0;
     pthread_mutex_unlock (&store->disks_mutex);

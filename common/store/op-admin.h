@@ -34,4 +34,8 @@ enum op_next admin_fail (struct admin *admin, int error, const char *message);
  * admin lock is held.  OP_DONE; or it failed. */
 enum op_next admin_find (struct admin *admin);
 
+/* Before admin->disk shrinks to admin->size: OP_DONE, or the failure if somebody was promised its
+ * size.  From here on who asks for a size that stays is told the new one (disk_hold_size). */
+enum op_next admin_check_shrink (struct admin *admin);
+
 #endif

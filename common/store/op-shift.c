@@ -136,6 +136,8 @@ shift_check (struct admin *admin)
   next = shift_check_alignment (admin);
   if (next == OP_DONE)
     next = shift_check_range (admin);
+  if (next == OP_DONE && !shift_is_up (admin))
+    next = admin_check_shrink (admin);
   if (next != OP_DONE)
     return next;
   size = disk_blocks (admin->disk);
