@@ -271,11 +271,11 @@ struct map_walk {
 /* Gives a piece of the final map to its owner. */
 static void
 map_own (struct checker *checker, struct map_walk *walk, uint64_t first, uint64_t end,
-         uint64_t place)
+         uint64_t place, const struct checker_change *change)
 {
   size_t i = checker_painted_after (walk->data, walk->data_count, first);
 
-  checker_run_add (checker, place, first, end - first, walk->disk);
+  checker_run_add (checker, place, first, end - first, walk->disk, change);
   for (; i < walk->data_count && walk->data[i].first < end; ++i) {
     uint64_t from = walk->data[i].first > first ? walk->data[i].first : first;
     uint64_t to = walk->data[i].end < end ? walk->data[i].end : end;
@@ -301,7 +301,7 @@ map_own_uncovered (struct checker *checker, struct map_walk *walk, uint64_t firs
     uint64_t next = i < walk->painted_count ? walk->painted[i].first : UINT64_MAX;
 
     if (next > at)
-      map_own (checker, walk, at, next < end ? next : end, place + (at - first));
+      map_own (checker, walk, at, next < end ? next : end, place + (at - first), NULL);
     if (i == walk->painted_count)
       return;
     at = walk->painted[i++].end;
@@ -360,7 +360,7 @@ map_entry (struct checker *checker, const struct checker_tree *tree, uint64_t no
     map_own_shifted (checker, walk, first, first + length, place, 0);
   else {
     ++checker->extent_count;
-    checker_run_add (checker, place, first, length, disk);
+    checker_run_add (checker, place, first, length, disk, NULL);
   }
   return true;
 }
@@ -401,11 +401,10 @@ map_judge (struct checker *checker, const struct checker_disk *disk)
                   "%" PRIu64 " blocks lie beyond the disk's size", disk->beyond);
 }
 
-static struct checker_pointer
-map_walk (struct checker *checker, struct map_walk *walk)
+static struct checker_tree
+map_tree (struct checker_disk *disk)
 {
-  struct checker_disk *disk = walk->disk;
-  const struct checker_tree tree = {
+  return (struct checker_tree) {
     .root_name = "map root",
     .inner_name = "map node",
     .leaf_name = "map leaf",
@@ -414,12 +413,19 @@ map_walk (struct checker *checker, struct map_walk *walk)
     .owner = disk->id,
     .disk = disk,
     .key_shift = KEY_SHIFT,
-    .entry = map_entry,
     .lost = map_lost,
     .is_damaged = &disk->has_damaged_map,
-    .arg = walk,
   };
+}
 
+static struct checker_pointer
+map_walk (struct checker *checker, struct map_walk *walk)
+{
+  struct checker_disk *disk = walk->disk;
+  struct checker_tree tree = map_tree (disk);
+
+  tree.entry = map_entry;
+  tree.arg = walk;
   disk->found = disk->beyond = 0;
   return checker_tree_walk (checker, &tree, disk->map);
 }
@@ -454,7 +460,7 @@ map_own_changes (struct checker *checker, struct map_walk *walk)
     const struct checker_change *change = &walk->painted[i];
 
     if (change->state != CHECKER_HOLE)
-      map_own (checker, walk, change->first, change->end, change->place);
+      map_own (checker, walk, change->first, change->end, change->place, change);
   }
   for (size_t i = 0; i < walk->data_count; ++i) {
     const struct checker_change *change = &walk->data[i];
@@ -494,6 +500,117 @@ map_replay (struct checker *checker, struct checker_disk *disk)
   }
   free (walk.painted);
   free (walk.data);
+}
+
+/* --- what is mapped at a point of the journal --- */
+
+struct now_walk {
+  struct checker_disk *disk;
+  uint64_t first, end;
+  const struct checker_change *painted;
+  size_t painted_count;
+  struct checker_changes pieces;
+};
+
+static void
+now_add (struct now_walk *now, uint64_t first, uint64_t end, uint64_t place,
+         enum checker_state state)
+{
+  if (first < now->first) {
+    place += now->first - first;
+    first = now->first;
+  }
+  if (end > now->end)
+    end = now->end;
+  if (first < end)
+    checker_change_add (&now->pieces, (struct checker_change) {
+      .first = first, .end = end, .place = place, .state = state,
+    });
+}
+
+/* An extent of the trees, where it is now: the parts that no change covers. */
+static void
+now_add_uncovered (struct now_walk *now, uint64_t first, uint64_t end, uint64_t place,
+                   enum checker_state state)
+{
+  size_t i = checker_painted_after (now->painted, now->painted_count, first);
+
+  for (uint64_t at = first; at < end; at = now->painted[i++].end) {
+    uint64_t next = i < now->painted_count ? now->painted[i].first : UINT64_MAX;
+
+    if (next > at)
+      now_add (now, at, next < end ? next : end, place + (at - first), state);
+    if (i == now->painted_count)
+      return;
+  }
+}
+
+/* The same, for an extent that items may have moved: from the SHIFT-th shift on. */
+static void
+now_add_shifted (struct checker *checker, struct now_walk *now, uint64_t first, uint64_t end,
+                 uint64_t place, enum checker_state state, size_t shift)
+{
+  struct checker_range parts[2];
+  uint64_t skipped[2];
+  unsigned count;
+
+  while (shift < checker->shift_count && checker->shifts[shift].disk != now->disk->id)
+    ++shift;
+  if (shift == checker->shift_count) {
+    now_add_uncovered (now, first, end, place, state);
+    return;
+  }
+  count = checker_shift_parts (&checker->shifts[shift], first, end, parts, skipped);
+  for (unsigned p = 0; p < count; ++p)
+    now_add_shifted (checker, now, parts[p].first, parts[p].end, place + skipped[p], state,
+                     shift + 1);
+}
+
+static bool
+now_entry (struct checker *checker, const struct checker_tree *tree, uint64_t node, uint64_t key,
+           uint64_t value)
+{
+  uint64_t first = key >> KEY_SHIFT;
+
+  (void) node;
+  now_add_shifted (checker, tree->arg, first, first + (value & 0x3fffff) + 1, value >> 22,
+                   key & 1 ? CHECKER_UNWRITTEN : CHECKER_WRITTEN, 0);
+  return true;
+}
+
+size_t
+checker_map_now (struct checker *checker, struct checker_disk *disk, uint64_t first, uint64_t end,
+                 struct checker_change **pieces)
+{
+  struct now_walk now = { .disk = disk, .first = first, .end = end };
+  struct checker_set nodes = checker->nodes;
+  struct checker_plan *plan = checker->plan;
+  uint64_t node_count = checker->node_count;
+  struct checker_tree tree = map_tree (disk);
+  struct checker_change *painted;
+
+  checker_changes_sort (&checker->map_changes);
+  now.painted_count = checker_paint (&checker->map_changes, disk->id, &painted);
+  now.painted = painted;
+  for (size_t i = 0; i < now.painted_count; ++i)
+    if (painted[i].state != CHECKER_HOLE)
+      now_add (&now, painted[i].first, painted[i].end, painted[i].place, painted[i].state);
+  /* All of it was judged before. */
+  checker->nodes = (struct checker_set) { 0 };
+  checker->plan = NULL;
+  checker_report_quiet (checker->report, true);
+  tree.entry = now_entry;
+  tree.arg = &now;
+  checker_tree_walk (checker, &tree, disk->map);
+  checker_report_quiet (checker->report, false);
+  checker_set_clear (&checker->nodes);
+  checker->nodes = nodes;
+  checker->plan = plan;
+  checker->node_count = node_count;
+  free (painted);
+  checker_changes_sort (&now.pieces);
+  *pieces = now.pieces.items;
+  return now.pieces.count;
 }
 
 void

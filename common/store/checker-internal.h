@@ -41,7 +41,7 @@ enum {
 
 enum checker_item_kind {
   CHECKER_MAP = 1, CHECKER_UNMAP, CHECKER_RETIRE, CHECKER_CREATE, CHECKER_RENAME, CHECKER_RESIZE,
-  CHECKER_DELETE, CHECKER_FORGET, CHECKER_DATA, CHECKER_COLLAPSE, CHECKER_INSERT,
+  CHECKER_DELETE, CHECKER_FORGET, CHECKER_DATA, CHECKER_COLLAPSE, CHECKER_INSERT, CHECKER_CLONE,
 };
 
 static inline uint64_t
@@ -100,12 +100,17 @@ struct checker_shared {
   uint64_t owners;
 };
 
+/* What made an extent the owner of its blocks. */
+enum checker_origin { CHECKER_BY_TREE, CHECKER_BY_MAP, CHECKER_BY_CLONE };
+
 /* One owner of a run of the store. */
 struct checker_run {
   uint64_t place;
   uint64_t block;                  /* of the disk */
   uint32_t length;
-  uint32_t disk;                   /* index */
+  uint32_t disk : 30;              /* index */
+  uint32_t origin : 2;
+  uint64_t order;                  /* of the item that made it so; 0: the trees */
 };
 
 enum checker_state { CHECKER_HOLE, CHECKER_UNWRITTEN, CHECKER_WRITTEN };
@@ -118,6 +123,7 @@ struct checker_change {
   uint64_t place;
   uint64_t order;                  /* later ones win */
   enum checker_state state;
+  enum checker_origin origin;      /* of what is mapped */
 };
 
 struct checker_range {
@@ -294,6 +300,10 @@ void checker_shared_runs (struct checker *checker);
 /* Walks the maps of all disks and fills checker->runs: with what the trees say, or, IS_REPLAYED,
  * with what they say after the journal's changes. */
 void checker_maps (struct checker *checker, bool is_replayed);
+/* What the journal's changes so far leave mapped of [first, end) of a disk, ascending; *PIECES is
+ * malloc'd. */
+size_t checker_map_now (struct checker *checker, struct checker_disk *disk, uint64_t first,
+                        uint64_t end, struct checker_change **pieces);
 struct checker_disk *checker_disk_find (struct checker *checker, uint64_t id);
 /* NULL, or what is wrong with a name. */
 const char *checker_name_fault (const uint8_t *name, size_t length);
@@ -306,10 +316,11 @@ struct checker_disk *checker_disk_named (struct checker *checker, const char *na
 /* NULL, or why a run cannot hold data (invariant 8). */
 const char *checker_run_fault (struct checker *checker, uint64_t place, uint64_t length,
                                bool is_written);
+/* CHANGE: the journal's that mapped it; NULL: the trees have it. */
 void checker_run_add (struct checker *checker, uint64_t place, uint64_t block, uint64_t length,
-                      const struct checker_disk *disk);
-/* Judges checker->runs (invariant 9), and empties it.  WHEN: "" or " after the replay". */
-void checker_owners (struct checker *checker, const char *when);
+                      const struct checker_disk *disk, const struct checker_change *change);
+/* Judges checker->runs (invariant 9), and empties it. */
+void checker_owners (struct checker *checker, bool is_replayed);
 /* Blocks that can hold data at all; UINT64_MAX: not limited. */
 uint64_t checker_data_blocks (const struct checker *checker);
 
@@ -324,6 +335,7 @@ void checker_replay_record (struct checker *checker, uint64_t place, uint64_t po
                             const uint8_t *items, size_t bytes, uint64_t data_count);
 /* Blocks of DATA in ITEMS' last items: how many bytes of items these take. */
 size_t checker_data_item_bytes (const uint8_t *items, size_t bytes);
+void checker_change_add (struct checker_changes *changes, struct checker_change change);
 /* Makes the changes of one disk disjoint and ascending, the latest on top; *RESULT is malloc'd. */
 size_t checker_paint (const struct checker_changes *changes, uint64_t disk,
                       struct checker_change **result);

@@ -13,17 +13,18 @@
 #define ITEM 40
 #define ITEM_WITH_ID 56
 #define ITEM_NAME_AT 74
+#define ITEM_CLONE_BYTES 72
 
 struct item {
   unsigned kind;
   size_t bytes;
   uint32_t flags;
   uint64_t disk, block, length, place;
-  const uint8_t *more;               /* CREATE, RENAME: the item itself */
+  const uint8_t *more;               /* CREATE, RENAME, CLONE: the item itself */
 };
 
-static void
-change_add (struct checker_changes *changes, struct checker_change change)
+void
+checker_change_add (struct checker_changes *changes, struct checker_change change)
 {
   changes->items = checker_array_add (changes->items, &changes->count, &changes->max,
                                       sizeof *changes->items);
@@ -59,12 +60,13 @@ item_change_data (struct checker *checker, const struct item *item)
     break;
   case CHECKER_UNMAP:
   case CHECKER_RETIRE:
+  case CHECKER_CLONE:
   case CHECKER_DATA:
     break;
   default:
     return;
   }
-  change_add (&checker->data_changes, change);
+  checker_change_add (&checker->data_changes, change);
 }
 
 unsigned
@@ -105,7 +107,7 @@ item_shift (struct checker *checker, const struct item *item, uint64_t size)
 
   /* The trees may still have what a shrink before freed, without an item. */
   if (shift.is_up)
-    change_add (changes, (struct checker_change) {
+    checker_change_add (changes, (struct checker_change) {
                            .disk = item->disk, .first = size / CHECKER_BLOCK, .end = UINT64_MAX,
                            .order = checker->item_count, .state = CHECKER_HOLE });
   count = changes->count;
@@ -128,7 +130,7 @@ item_shift (struct checker *checker, const struct item *item, uint64_t size)
       if (p == 0)
         changes->items[i] = part;
       else
-        change_add (changes, part);
+        checker_change_add (changes, part);
     }
   }
   checker->shifts = checker_array_add (checker->shifts, &checker->shift_count,
@@ -147,6 +149,7 @@ item_change_map (struct checker *checker, const struct item *item, uint64_t size
     .place = item->place,
     .order = checker->item_count,
     .state = CHECKER_HOLE,
+    .origin = CHECKER_BY_MAP,
   };
 
   switch (item->kind) {
@@ -171,7 +174,7 @@ item_change_map (struct checker *checker, const struct item *item, uint64_t size
   default:
     return;
   }
-  change_add (&checker->map_changes, change);
+  checker_change_add (&checker->map_changes, change);
 }
 
 static const char *
@@ -217,15 +220,22 @@ item_create (struct checker *checker, const struct item *item)
   return NULL;
 }
 
+static bool
+range_fits (const struct checker_disk *disk, uint64_t block, uint64_t length)
+{
+  uint64_t limit = disk->size / CHECKER_BLOCK;
+
+  return block < limit && length <= limit - block;
+}
+
 /* Items with a range (invariant 13). */
 static const char *
 item_range_fault (struct checker *checker, const struct item *item,
                   const struct checker_disk *disk)
 {
-  uint64_t limit = disk->size / CHECKER_BLOCK;
   bool must_fit = item->kind == CHECKER_MAP || item->kind == CHECKER_DATA;
 
-  if (must_fit && (item->block >= limit || item->length > limit - item->block))
+  if (must_fit && !range_fits (disk, item->block, item->length))
     return "it lies beyond the disk's size";
   if (item->kind != CHECKER_MAP)
     return NULL;
@@ -246,6 +256,71 @@ item_shift_fault (const struct item *item, const struct checker_disk *disk)
     return "it lies beyond the disk's size";
   if (item->kind == CHECKER_INSERT && item->length > limit - blocks)
     return "the size is out of its limits";
+  return NULL;
+}
+
+/* The target's range gets what the source has written in its own at this point of the journal, and
+ * holes between. */
+static void
+item_change_clone (struct checker *checker, const struct item *item, struct checker_disk *source,
+                   uint64_t from)
+{
+  struct checker_change change = {
+    .disk = item->disk, .order = checker->item_count, .origin = CHECKER_BY_CLONE,
+  };
+  struct checker_change *pieces;
+  size_t count = checker_map_now (checker, source, from, from + item->length, &pieces);
+  uint64_t at = item->block;
+
+  for (size_t i = 0; i < count; ++i) {
+    uint64_t first = pieces[i].first - from + item->block;
+
+    if (pieces[i].state != CHECKER_WRITTEN)
+      continue;
+    change.first = at;
+    change.end = first;
+    change.state = CHECKER_HOLE;
+    if (change.first < change.end)
+      checker_change_add (&checker->map_changes, change);
+    change.first = first;
+    change.end = at = first + (pieces[i].end - pieces[i].first);
+    change.place = pieces[i].place;
+    change.state = CHECKER_WRITTEN;
+    checker_change_add (&checker->map_changes, change);
+  }
+  change.first = at;
+  change.end = item->block + item->length;
+  change.state = CHECKER_HOLE;
+  if (change.first < change.end)
+    checker_change_add (&checker->map_changes, change);
+  free (pieces);
+}
+
+static const char *
+item_clone (struct checker *checker, const struct item *item, const struct checker_disk *target)
+{
+  struct checker_disk *source = checker_disk_find (checker, checker_u64 (item->more + 40));
+  uint64_t from = checker_u64 (item->more + 48), length = item->length;
+  struct checker_change *data;
+  size_t count, i;
+
+  if (source == NULL)
+    return checker->has_damaged_catalogue ? NULL : "there is no such disk as its source";
+  if (target->is_dying || source->is_dying || source->is_forgotten)
+    return "a disk was deleted";
+  if (!range_fits (target, item->block, length) || !range_fits (source, from, length))
+    return "it lies beyond a disk's size";
+  if (source == target && from < item->block + length && item->block < from + length)
+    return "the two ranges overlap";
+  checker_changes_sort (&checker->data_changes);
+  count = checker_paint (&checker->data_changes, source->id, &data);
+  for (i = checker_painted_after (data, count, from); i < count; ++i)
+    if (data[i].first < from + length && data[i].state != CHECKER_HOLE)
+      break;
+  free (data);
+  if (i < count)
+    return "there is data of the source that it does not have";
+  item_change_clone (checker, item, source, from);
   return NULL;
 }
 
@@ -298,6 +373,8 @@ item_apply (struct checker *checker, const struct item *item)
       return "the disk was not deleted";
     disk->is_forgotten = true;
     break;
+  case CHECKER_CLONE:
+    return item_clone (checker, item, disk);
   default:
     fault = item_range_fault (checker, item, disk);
   }
@@ -329,10 +406,14 @@ item_form_fault (const struct item *item, size_t bytes)
   bool has_more = item->kind == CHECKER_CREATE || item->kind == CHECKER_RENAME;
   bool has_id = item->kind == CHECKER_COLLAPSE || item->kind == CHECKER_INSERT;
   bool has_range = item->kind == CHECKER_MAP || item->kind == CHECKER_UNMAP
-                   || item->kind == CHECKER_RETIRE || item->kind == CHECKER_DATA || has_id;
+                   || item->kind == CHECKER_RETIRE || item->kind == CHECKER_DATA || has_id
+                   || item->kind == CHECKER_CLONE;
 
-  if (item->kind < CHECKER_MAP || item->kind > CHECKER_INSERT)
+  if (item->kind < CHECKER_MAP || item->kind > CHECKER_CLONE)
     return "is of an unknown kind";
+  has_more |= item->kind == CHECKER_CLONE;
+  if (item->kind == CHECKER_CLONE && item->bytes != ITEM_CLONE_BYTES)
+    return "its length is wrong";
   if (item->bytes < ITEM || item->bytes > bytes || item->bytes % 8 != 0
       || (!has_more && item->bytes != (has_id ? ITEM_WITH_ID : ITEM)))
     return "its length is wrong";
@@ -363,7 +444,7 @@ replay_find (struct checker *checker, uint64_t place, const struct item *item, c
 {
   static const char *const kinds[] = {
     "?", "MAP", "UNMAP", "RETIRE", "CREATE", "RENAME", "RESIZE", "DELETE", "FORGET", "DATA",
-    "COLLAPSE", "INSERT",
+    "COLLAPSE", "INSERT", "CLONE",
   };
   struct checker_where where = { "journal record", place, checker_disk_find (checker, item->disk) };
 
@@ -518,7 +599,7 @@ checker_paint (const struct checker_changes *changes, uint64_t disk,
     piece.first = at;
     if (i < end && changes->items[i].first < piece.end)
       piece.end = changes->items[i].first;
-    change_add (&painted, piece);
+    checker_change_add (&painted, piece);
     at = piece.end;
   }
   free (brush.heap);
@@ -584,7 +665,7 @@ checker_replay_end (struct checker *checker)
   checker_set_clear (&checker->nodes);
   checker_maps (checker, true);
   checker->node_count = node_count;
-  checker_owners (checker, ", after the replay");
+  checker_owners (checker, true);
   room = checker_data_blocks (checker);
   if (room < checker->owned || room - checker->owned < checker->homeless)
     checker_find (checker, CHECKER_DAMAGE, where, "acknowledged writes cannot be given a place",

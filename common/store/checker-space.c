@@ -35,7 +35,7 @@ checker_run_fault (struct checker *checker, uint64_t place, uint64_t length, boo
 
 void
 checker_run_add (struct checker *checker, uint64_t place, uint64_t block, uint64_t length,
-                 const struct checker_disk *disk)
+                 const struct checker_disk *disk, const struct checker_change *change)
 {
   checker->runs = checker_array_add (checker->runs, &checker->run_count, &checker->run_max,
                                      sizeof *checker->runs);
@@ -44,6 +44,8 @@ checker_run_add (struct checker *checker, uint64_t place, uint64_t block, uint64
     .block = block,
     .length = length,
     .disk = disk - checker->disks,
+    .origin = change != NULL ? change->origin : CHECKER_BY_TREE,
+    .order = change != NULL ? change->order : 0,
   };
 }
 
@@ -68,7 +70,7 @@ checker_data_blocks (const struct checker *checker)
  * end. */
 struct sweep {
   struct checker *checker;
-  const char *when;
+  bool is_replayed;
   uint32_t *active;
   size_t count, max;
   size_t shared;                   /* the first run of the table that ends behind the place */
@@ -138,7 +140,8 @@ report_overlap (struct sweep *sweep, uint64_t from, uint64_t to)
                 " of disk %" PRIu64 " '%s'%s%s",
                 to - from, a->block + (from - a->place), b->block + (from - b->place),
                 checker->disks[b->disk].id, checker->disks[b->disk].name,
-                sweep->count > 2 ? ", and more" : "", sweep->when);
+                sweep->count > 2 ? ", and more" : "",
+                sweep->is_replayed ? ", after the replay" : "");
 }
 
 /* [from, to) is or is not in one run of the table (SHARED NULL). */
@@ -155,8 +158,35 @@ judge_piece (struct sweep *sweep, uint64_t from, uint64_t to, const struct check
     checker_find (sweep->checker, CHECKER_DAMAGE, where,
                   sweep->count < shared->owners ? "the blocks are never freed"
                                                 : "the blocks are freed while they are in use",
-                  "%" PRIu64 " blocks have %zu owners, not %" PRIu64 "%s", to - from,
-                  sweep->count, shared->owners, sweep->when);
+                  "%" PRIu64 " blocks have %zu owners, not %" PRIu64, to - from, sweep->count,
+                  shared->owners);
+}
+
+/* After the replay the table is behind.  More owners than it says come of cloning alone; and a
+ * place that an item MAP gave away had none left, so who has it too has it by a clone since. */
+static void
+judge_replayed (struct sweep *sweep, uint64_t from, uint64_t to,
+                const struct checker_shared *shared)
+{
+  const struct checker_run *mapped = NULL;
+  size_t in_trees = 0;
+  bool is_wrong = false;
+
+  if (sweep->count < 2 || sweep->checker->has_damaged_shared)
+    return;
+  for (size_t i = 0; i < sweep->count; ++i) {
+    const struct checker_run *run = &sweep->checker->runs[sweep->active[i]];
+
+    in_trees += run->origin == CHECKER_BY_TREE;
+    if (run->origin != CHECKER_BY_MAP)
+      continue;
+    is_wrong |= mapped != NULL;
+    mapped = run;
+  }
+  for (size_t i = 0; i < sweep->count && mapped != NULL; ++i)
+    is_wrong |= sweep->checker->runs[sweep->active[i]].order < mapped->order;
+  if (is_wrong || in_trees > (shared != NULL ? shared->owners : 1))
+    report_overlap (sweep, from, to);
 }
 
 /* Invariant 9 for [from, to), which has the owners in `active`. */
@@ -183,7 +213,10 @@ judge_segment (struct sweep *sweep, uint64_t from, uint64_t to)
       if (border < end)
         end = border;
     }
-    judge_piece (sweep, from, end, shared);
+    if (sweep->is_replayed)
+      judge_replayed (sweep, from, end, shared);
+    else
+      judge_piece (sweep, from, end, shared);
     from = end;
   }
 }
@@ -197,11 +230,11 @@ run_compare (const void *a, const void *b)
 }
 
 void
-checker_owners (struct checker *checker, const char *when)
+checker_owners (struct checker *checker, bool is_replayed)
 {
   struct sweep sweep = {
     .checker = checker,
-    .when = when,
+    .is_replayed = is_replayed,
     .may_lack = checker->has_damaged_catalogue,
   };
   uint64_t at = 0;

@@ -91,7 +91,7 @@ checker_judge (const struct checker_reader *reader, struct checker_report *repor
     checker_disks (&checker);
     checker_shared_runs (&checker);
     checker_maps (&checker, false);
-    checker_owners (&checker, "");
+    checker_owners (&checker, false);
     /* Only now: the journal's items refer to the disks, and change them. */
     checker_journal (&checker);
     checker_superblock_fix (&checker);

@@ -4,7 +4,8 @@
  *
  *   let the next record begin the other half
  *   write back all blocks whose copy lies in the old half
- *   wait for who is moving mappings; with the gate closed: freeze all maps that have changed, and the table of shared runs, note the
+ *   wait for who is changing maps in steps
+ *   with the gate closed: freeze all maps that have changed, and the table of shared runs, note the
  *     tail's end (the position)
  *   write the new nodes, both copies, children before parents; the disks' nodes; the table; the
  *     catalogue

@@ -178,9 +178,17 @@ disk_note_position (struct disk *disk, uint64_t position)
 int
 disk_reserve_changes (struct disk *disk, unsigned changes, uint64_t runs)
 {
-  int error = extent_map_reserve (&disk->map, changes);
+  return btree_pool_ensure_nodes (disk->store->pool,
+                                  extent_map_change_nodes (changes)
+                                    + space_change_nodes (disk->store->space, runs, false));
+}
 
-  return error != 0 ? error : space_reserve_changes (disk->store->space, runs, false);
+int
+disk_reserve_many (struct disk *disk, uint64_t extents, uint64_t runs, bool is_sharing)
+{
+  return btree_pool_ensure_nodes (disk->store->pool,
+                                  extent_map_row_nodes (extents)
+                                    + space_change_nodes (disk->store->space, runs, is_sharing));
 }
 
 void

@@ -106,6 +106,19 @@ extent_map_reserve (struct extent_map *map, unsigned changes)
   return btree_pool_ensure (map->tree.pool, changes * CHANGES_PER_CALL);
 }
 
+uint64_t
+extent_map_change_nodes (unsigned changes)
+{
+  return (uint64_t) changes * CHANGES_PER_CALL * BTREE_CHANGE_NODES;
+}
+
+uint64_t
+extent_map_row_nodes (uint64_t extents)
+{
+  /* New leaves are half full at least, but for the borders; lists of places given up are larger. */
+  return extents / (LEAF_ENTRIES / 4) + extent_map_change_nodes (2);
+}
+
 /* --- walking --- */
 
 /* Extents that overlap a range, in order.  Under the map's mutex from first to last; the tree

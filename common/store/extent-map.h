@@ -44,6 +44,10 @@ void extent_map_destroy (struct extent_map *map);
 
 /* Memory for CHANGES calls of set or clear, each touching up to 1024 extents.  0 or -ENOMEM. */
 int extent_map_reserve (struct extent_map *map, unsigned changes);
+/* The most nodes that so many calls can need, or any number of calls, side by side, that change
+ * EXTENTS extents while the map is not frozen. */
+uint64_t extent_map_change_nodes (unsigned changes);
+uint64_t extent_map_row_nodes (uint64_t extents);
 
 /* The extent or hole at BLOCK, clipped to begin there and to LENGTH blocks. */
 void extent_map_lookup (struct extent_map *map, uint64_t block, uint64_t length,

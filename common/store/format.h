@@ -230,6 +230,10 @@ enum format_item_kind {
   ITEM_INSERT = 11,            /* what lies from block on moves up by length, and the disk is so much
                                   larger; a hole is left */
   /* Both: DATA of blocks from `block` on before this item is void. */
+  ITEM_CLONE = 12,             /* followed by struct format_item_clone: [block, block + length)
+                                  becomes what the source's map has in its range: its written
+                                  extents, and holes for all else; DATA of these blocks before this
+                                  item is void */
 };
 
 struct format_item {           /* 40 bytes; all items are multiples of 8 */
@@ -252,6 +256,12 @@ struct format_item_disk {
 
 struct format_item_request {
   uint8_t id[REQUEST_ID_BYTES];    /* zeros: none */
+};
+
+struct format_item_clone {
+  le64 disk;                   /* the source */
+  le64 block;                  /* the first one there */
+  uint8_t request[REQUEST_ID_BYTES];   /* zeros: none */
 };
 
 _Static_assert (sizeof (struct format_superblock) <= BLOCK_SIZE, "superblock fits a block");

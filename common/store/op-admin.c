@@ -24,6 +24,14 @@
 #include "base/log.h"
 #include "store/op-admin.h"
 
+void
+op_lock_init (struct op_lock *lock)
+{
+  pthread_mutex_init (&lock->mutex, NULL);
+  lock->is_held = false;
+  list_init (&lock->waiters);
+}
+
 bool
 op_lock_acquire (struct op_lock *lock, struct waiter *waiter)
 {
@@ -236,6 +244,8 @@ admin_check (struct admin *admin)
   case ADMIN_COLLAPSE:
   case ADMIN_INSERT:
     return shift_check (admin);
+  case ADMIN_CLONE:
+    return clone_check (admin);
   case ADMIN_SYNC:
     break;
   }
@@ -432,6 +442,7 @@ admin_end (struct admin *admin)
     admin->disk->shrinks_to = 0;
     pthread_mutex_unlock (&store->disks_mutex);
   }
+  clone_end (admin, &wake);
   if (admin->kind == ADMIN_CREATE && admin->disk != NULL && list_is_empty (&admin->disk->link))
     disk_destroy (admin->disk);
   free (admin->commit);
@@ -535,7 +546,7 @@ admin_step (struct op *op)
   struct admin *admin = container_of (op, struct admin, op);
 
   if (op->stage >= ADMIN_OWN)
-    return shift_step (admin);
+    return admin->kind == ADMIN_CLONE ? clone_step (admin) : shift_step (admin);
   switch ((enum admin_stage) op->stage) {
   case ADMIN_LOCK:
     return admin_lock (admin);

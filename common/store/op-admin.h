@@ -28,6 +28,12 @@ enum admin_stage {
 enum op_next shift_check (struct admin *admin);
 enum op_next shift_step (struct admin *admin);
 
+/* op-clone.c: the same of a CLONE; and unlocking what it holds, also where it has failed, and where
+ * it holds nothing. */
+enum op_next clone_check (struct admin *admin);
+enum op_next clone_step (struct admin *admin);
+void clone_end (struct admin *admin, struct list *wake);
+
 /* Notes the failure; the op goes on with ADMIN_END.  MESSAGE without the names of store and disk. */
 enum op_next admin_fail (struct admin *admin, int error, const char *message);
 /* The disk admin->name, to admin->disk; it stays, since nobody else changes the table while the

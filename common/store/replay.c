@@ -172,6 +172,58 @@ replay_unmap (struct replay *replay, struct disk *disk, uint64_t block, uint64_t
   return 0;
 }
 
+/* The run of blocks as what the source has now.  In parts: the target's changes do not touch the
+ * source's range. */
+static int
+replay_clone_map (struct replay *replay, struct disk *source, uint64_t from, struct disk *target,
+                  uint64_t to, uint64_t length)
+{
+  struct space *space = replay->store->space;
+  struct extent extents[64];
+
+  for (uint64_t at = 0; at < length;) {
+    unsigned count = extent_map_scan (&source->map, from + at, length - at, extents,
+                                      ARRAY_COUNT (extents));
+
+    for (unsigned e = 0; e < count; e++) {
+      struct extent extent = extents[e];
+
+      at += extent.length;
+      if (extent.state != EXTENT_WRITTEN)
+        continue;
+      extent.block = extent.block - from + to;
+      if (disk_reserve_many (target, 1, space_count_runs (space, extent.place, extent.length), true)
+          != 0)
+        return error_set (replay->error, -ENOMEM, "there is not enough memory for its metadata");
+      space_table_share (space, extent.place, extent.length);
+      extent_map_set (&target->map, &extent, replay_unmapped, replay);
+    }
+  }
+  return 0;
+}
+
+static int
+replay_clone (struct replay *replay, struct disk *target, const struct format_item *item)
+{
+  const struct format_item_clone *more = (const struct format_item_clone *) (item + 1);
+  uint64_t to = from_le64 (item->block), length = from_le64 (item->length), from;
+  struct disk *source;
+  int error;
+
+  if (from_le16 (item->bytes) != sizeof *item + sizeof *more)
+    return replay_bad_item (replay, "the cloning of a range");
+  source = disk_find_id (replay->store, from_le64 (more->disk));
+  from = from_le64 (more->block);
+  if (source == NULL || length == 0 || !replay_range_is_possible (from, length)
+      || (source == target && from < to + length && to < from + length))
+    return replay_bad_item (replay, "the cloning of a range");
+  error = replay_unmap (replay, target, to, length);
+  if (error == 0)
+    error = replay_clone_map (replay, source, from, target, to, length);
+  request_ids_add (&target->request_ids, more->request);
+  return error;
+}
+
 /* The facts about a disk that CREATE and RENAME carry; NULL: not whole. */
 static const struct format_item_disk *
 replay_disk_item (const struct format_item *item, char name[DISK_NAME_MAX + 1])
@@ -266,6 +318,8 @@ replay_apply (struct replay *replay, const struct format_item *item)
     return replay_unmap (replay, disk, block, length);
   case ITEM_RETIRE:
     return 0;
+  case ITEM_CLONE:
+    return replay_clone (replay, disk, item);
   case ITEM_RENAME:
     if (replay_disk_item (item, name) == NULL)
       return replay_bad_item (replay, "the renaming of a disk");
@@ -304,6 +358,7 @@ replay_item_voids (struct replay *replay, const struct format_item *item)
   switch ((enum format_item_kind) from_le16 (item->kind)) {
   case ITEM_UNMAP:
   case ITEM_RETIRE:
+  case ITEM_CLONE:
     if (length > 0)
       replay_void (replay, disk, block, block + length - 1);
     break;

@@ -214,20 +214,26 @@ unshared_change (struct space *space, uint64_t place, uint64_t length, int chang
   shared_changed (space);
 }
 
-int
-space_reserve_changes (struct space *space, uint64_t runs, bool is_sharing)
+uint64_t
+space_change_nodes (struct space *space, uint64_t runs, bool is_sharing)
 {
-  uint64_t leaves, nodes;
+  uint64_t leaves;
 
   if (! is_sharing && atomic_load_explicit (&space->special, memory_order_relaxed) == 0)
     return 0;
   pthread_mutex_lock (&space->mutex);
+  leaves = space->shared.tree.node_count + space->unshared.tree.node_count;
+  pthread_mutex_unlock (&space->mutex);
   /* Many runs cannot each have a leaf of its own: there are not more than now, and what new ones
    * come of splitting, each with some 80 entries. */
-  leaves = space->shared.tree.node_count + space->unshared.tree.node_count;
-  nodes = MIN (CHANGE_NODES * runs, 2 * leaves + runs / 16) + CHANGE_NODES * BTREE_DEPTH_MAX;
-  pthread_mutex_unlock (&space->mutex);
-  return btree_pool_ensure_nodes (space->shared.tree.pool, nodes);
+  return MIN (CHANGE_NODES * runs, 2 * leaves + runs / 16) + CHANGE_NODES * BTREE_DEPTH_MAX;
+}
+
+int
+space_reserve_changes (struct space *space, uint64_t runs, bool is_sharing)
+{
+  return btree_pool_ensure_nodes (space->shared.tree.pool,
+                                  space_change_nodes (space, runs, is_sharing));
 }
 
 uint64_t

@@ -106,9 +106,11 @@ uint64_t space_close_batch (struct space *space);
 void space_release_batches (struct space *space, uint64_t batch);
 
 /* --- owners --- */
-/* Sets memory aside for sharing or freeing RUNS runs that lie anywhere in the store, and all
- * together over not many more runs of the table.  0 or -ENOMEM.  Costs nothing as long as nothing
- * is shared and IS_SHARING is not set. */
+/* The most nodes that the pool may be asked for by sharing (IS_SHARING) or freeing RUNS runs that
+ * lie anywhere in the store, and all together over not many more runs of the table.  0 as long as
+ * nothing is shared. */
+uint64_t space_change_nodes (struct space *space, uint64_t runs, bool is_sharing);
+/* Sets memory aside for it.  0 or -ENOMEM. */
 int space_reserve_changes (struct space *space, uint64_t runs, bool is_sharing);
 /* Runs of the table that a run lies over: what sharing or freeing it changes. */
 uint64_t space_count_runs (struct space *space, uint64_t place, uint64_t length);

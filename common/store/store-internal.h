@@ -3,17 +3,19 @@
  *
  * Order of waits (an op never waits for something to the left of what it holds):
  *
- *   admission (in flight, dirty) -> admin lock -> tail room -> range lock -> write-back -> maps lock
- *     -> upgrade of a range -> reservation -> frame being filled -> device -> gate -> commit
+ *   admission (in flight, dirty) -> admin lock -> tail room -> range lock -> write-back
+ *     -> maps lock -> upgrade of a range -> reservation -> frame being filled -> device -> gate
+ *     -> commit
  *
  *   admission    cache_charge, cache_charge_dirty: frames, as numbers.  Those in flight are held to
  *                the end of the request.
  *   admin lock   create, resize, rename, delete: one at a time.
  *   tail room    journal_reserve: bytes of items that the op will append.
- *   range lock   see range-lock.h.  Never waited for while another is held: write-back, which alone
- *                has several at once, waits for its first and tries the others.
+ *   range lock   see range-lock.h.  Never waited for while another is held, but by two: write-back,
+ *                which has several at once, waits for its first and tries the others; and the
+ *                cloning of a range, which is an administrative op, has two QUIESCE.
  *   write-back   keeper_write_back, while a range is held: only one that is held QUIESCE.
- *   maps lock    one op that moves mappings in steps, or the checkpoint that has frozen them.  Who
+ *   maps lock    one op that changes maps in steps, or the checkpoint that has frozen them.  Who
  *                holds it waits for an upgrade or for the device, and for nothing else.
  *   upgrade      of a QUIESCE: waits for those who hold the range SHARED, and these for the device.
  *   reservation  never waited for while a range lock is held: that is given up, what was freed is
@@ -28,8 +30,8 @@
  * Mutexes, held across no wait and no call upward: range_lock's, extent_map's, space's, journal's,
  * the cache's (cache-internal.h has their order), disks_mutex, commit's, keeper's.  The gate is
  * taken before any of them.  Two may be held while another is taken: disks_mutex (a map's, or the
- * cache's), a map's (space's, the pool of nodes'), and space's (the pool's).  A context's mailbox is
- * lock-free.
+ * cache's), a map's (space's, the pool of nodes'), and space's (the pool's).  A context's mailbox
+ * is lock-free.
  */
 #ifndef LACUNA_STORE_INTERNAL_H
 #define LACUNA_STORE_INTERNAL_H
@@ -125,6 +127,9 @@ uint64_t disk_blocks (const struct disk *disk);
 void disk_space_free (void *store, uint64_t place, uint64_t length); /* an extent_unmapped */
 /* Memory for CHANGES changes of the disk's map that unmap RUNS extents.  0 or -ENOMEM. */
 int disk_reserve_changes (struct disk *disk, unsigned changes, uint64_t runs);
+/* Memory for changing a range of EXTENTS extents, over RUNS runs of the table of shared ones, while
+ * there is no checkpoint.  0 or -ENOMEM. */
+int disk_reserve_many (struct disk *disk, uint64_t extents, uint64_t runs, bool is_sharing);
 
 /* --- what ops ask of commit and keeper --- */
 
@@ -497,6 +502,7 @@ struct op_lock {                    /* one op at a time; the others queue */
   bool is_held;
   struct list waiters;
 };
+void op_lock_init (struct op_lock *lock);
 bool op_lock_acquire (struct op_lock *lock, struct waiter *waiter);  /* false: queued */
 void op_lock_release (struct op_lock *lock, struct list *wake);
 

@@ -225,10 +225,8 @@ store_allocate (const char *path)
   }
   btree_init (&store->catalogue, store->pool);
   pthread_rwlock_init (&store->gate, NULL);
-  pthread_mutex_init (&store->admin_lock.mutex, NULL);
-  list_init (&store->admin_lock.waiters);
-  pthread_mutex_init (&store->maps_lock.mutex, NULL);
-  list_init (&store->maps_lock.waiters);
+  op_lock_init (&store->admin_lock);
+  op_lock_init (&store->maps_lock);
   pthread_mutex_init (&store->disks_mutex, NULL);
   list_init (&store->disks);
   pthread_mutex_init (&store->fills_mutex, NULL);

@@ -31,6 +31,7 @@ struct commit_request;
 struct writeback_request;
 struct fill;
 struct frame;
+struct clone;
 
 /* --- stores --- */
 
@@ -254,6 +255,7 @@ void request_release (struct request *request);
 
 enum admin_kind {
   ADMIN_CREATE, ADMIN_RESIZE, ADMIN_RENAME, ADMIN_DELETE, ADMIN_SYNC, ADMIN_COLLAPSE, ADMIN_INSERT,
+  ADMIN_CLONE,
 };
 
 struct admin {
@@ -261,13 +263,15 @@ struct admin {
   struct store *store;
   enum admin_kind kind;
   char name[DISK_NAME_MAX + 1];
-  char new_name[DISK_NAME_MAX + 1]; /* RENAME */
+  char new_name[DISK_NAME_MAX + 1]; /* RENAME; CLONE: the target, which may be NAME */
   uint64_t disk_id;                 /* of NAME, -ENOENT if another disk has it; 0: whichever */
   uint64_t size;                    /* CREATE, RESIZE: bytes, multiple of BLOCK_SIZE */
   bool may_shrink;                  /* RESIZE */
-  uint64_t offset, length;          /* COLLAPSE, INSERT: bytes, multiples of BLOCK_SIZE */
-  uint8_t request_id[REQUEST_ID_BYTES];   /* COLLAPSE, INSERT: one that the disk remembers is not
-                                             done again; zeros: none (request-ids.h) */
+  uint64_t offset, length;          /* COLLAPSE, INSERT, CLONE: bytes, multiples of BLOCK_SIZE */
+  uint64_t target_offset;           /* CLONE */
+  uint8_t request_id[REQUEST_ID_BYTES];   /* COLLAPSE, INSERT, CLONE: one that the (target) disk
+                                             remembers is not done again; zeros: none
+                                             (request-ids.h) */
   void (*done) (struct admin *admin);
   void *owner;
   char message[512];                /* if error: what was wrong and what to do; without store and
@@ -282,13 +286,16 @@ struct admin {
   uint64_t tail_left;               /* bytes reserved and not used */
   uint64_t at;
   uint64_t size_before;
+  struct clone *clone;
 };
 
 /* Atomic, and durable when done.  -EEXIST, -ENOENT, -EINVAL (name, size, range), -EBUSY (delete
  * while open, shrink while the size is held), -EPERM (shrink without may_shrink; read-only store),
- * -EIO.  ADMIN_SYNC: all that was acknowledged is durable.  ADMIN_COLLAPSE: the range goes, and what lies behind it moves down;
- * ADMIN_INSERT: what lies from OFFSET on moves up, and leaves a hole (op-shift.c).  Requests of
- * clients that run meanwhile are before it or after it, block by block. */
+ * -EIO.  ADMIN_SYNC: all that was acknowledged is durable.  ADMIN_COLLAPSE: the range goes, and
+ * what lies behind it moves down; ADMIN_INSERT: what lies from OFFSET on moves up, and leaves a
+ * hole (op-shift.c).  ADMIN_CLONE: a range of NAME appears in the target, and shares its blocks
+ * until one of the two is written to (op-clone.c).  Requests of clients that run meanwhile are
+ * before it or after it, block by block. */
 void admin_init (struct admin *admin, struct context *context, struct store *store,
                  enum admin_kind kind, const char *name, void (*done) (struct admin *));
 void admin_start (struct admin *admin);

@@ -252,6 +252,20 @@ item_shift (unsigned kind, uint64_t disk, uint64_t block, uint64_t length)
 }
 
 static void
+item_clone (uint64_t disk, uint64_t block, uint64_t length, uint64_t source, uint64_t from)
+{
+  uint8_t *at = writer.items + writer.bytes;
+
+  item (CHECKER_CLONE, 0, disk, block, length, 0);
+  memset (at + 40, 0x1d, 32);
+  at[2] = 72;
+  memcpy (at + 40, &source, 8);
+  memcpy (at + 48, &from, 8);
+  writer.bytes += 32;
+  writer.tail_bytes += 32;
+}
+
+static void
 record_begin (void)
 {
   writer.bytes = writer.tail_bytes = writer.data_count = 0;
@@ -682,13 +696,13 @@ test_items (void **state)
   expect_items (CHECKER_DAMAGED, "item MAP of disk 9, block 50, length 1, place 350: there is no");
   item (CHECKER_MAP, 2, 4, 50, 1, 350);
   expect_items (CHECKER_DAMAGED, "the disk is gone");
-  item (12, 0, 1, 0, 1, 0);
+  item (13, 0, 1, 0, 1, 0);
   expect_items (CHECKER_DAMAGED, "is of an unknown kind");
   item (CHECKER_FORGET, 0, 1, 0, 0, 0);
   expect_items (CHECKER_DAMAGED, "the disk was not deleted");
   item (CHECKER_DELETE, 0, 1, 0, 0, 0);
   item (CHECKER_FORGET, 0, 1, 0, 0, 0);
-  expect_items (CHECKER_DAMAGED, "shared run at place 320: 4 blocks have 1 owners, not 2, after");
+  expect_items (CHECKER_CLEAN, "2 disks");
   item (CHECKER_DELETE, 0, 5, 0, 0, 0);
   item (CHECKER_FORGET, 0, 5, 0, 0, 0);
   expect_items (CHECKER_CLEAN, "2 disks");
@@ -765,6 +779,54 @@ test_shifts (void **state)
   expect_items (CHECKER_DAMAGED, "the disk is gone");
 }
 
+/* After the replay blocks may have more owners than the table says, by cloning alone. */
+static void
+test_clone (void **state)
+{
+  (void) state;
+  record_begin ();
+  /* What the trees map, a hole and all, and the clone of a clone. */
+  item_clone (3, 40, 20, 1, 500);
+  item_clone (5, 0, 20, 3, 40);
+  expect_items (CHECKER_CLEAN, "clean");
+  /* The source goes on; what it had stays the target's. */
+  item_clone (3, 40, 20, 1, 500);
+  item (CHECKER_UNMAP, 0, 1, 500, 20, 0);
+  expect_items (CHECKER_CLEAN, "clean");
+  item_clone (3, 40, 20, 1, 500);
+  item (CHECKER_UNMAP, 0, 1, 500, 20, 0);
+  item (CHECKER_MAP, 2, 3, 70, 4, 304);
+  expect_items (CHECKER_DAMAGED, "4 blocks belong to ");
+  item_clone (3, 40, 20, 1, 500);
+  item (CHECKER_UNMAP, 0, 1, 500, 20, 0);
+  item (CHECKER_UNMAP, 0, 3, 40, 20, 0);
+  item (CHECKER_MAP, 2, 3, 70, 4, 304);
+  expect_items (CHECKER_CLEAN, "clean");
+  /* It clears the target's range. */
+  item (CHECKER_MAP, 2, 3, 70, 4, 350);
+  item_clone (3, 68, 8, 3, 80);
+  item (CHECKER_MAP, 2, 3, 60, 4, 350);
+  expect_items (CHECKER_CLEAN, "clean");
+  /* And its DATA: of the source there must be none. */
+  item_clone (3, 40, 1, 1, 20);
+  expect_items (CHECKER_CLEAN, "clean");
+  item_clone (1, 15, 10, 3, 60);
+  item_clone (3, 40, 2, 1, 20);
+  expect_items (CHECKER_CLEAN, "clean");
+  item_clone (3, 40, 2, 1, 20);
+  expect_items (CHECKER_DAMAGED, "there is data of the source that it does not have");
+  item_clone (3, 90, 20, 1, 500);
+  expect_items (CHECKER_DAMAGED, "it lies beyond a disk's size");
+  item_clone (3, 40, 20, 1, UINT64_C (1) << 60);
+  expect_items (CHECKER_DAMAGED, "it lies beyond a disk's size");
+  item_clone (3, 40, 20, 9, 0);
+  expect_items (CHECKER_DAMAGED, "there is no such disk as its source");
+  item_clone (3, 40, 20, 3, 59);
+  expect_items (CHECKER_DAMAGED, "the two ranges overlap");
+  item (CHECKER_CLONE, 0, 3, 40, 20, 0);
+  expect_items (CHECKER_DAMAGED, "its length is wrong");
+}
+
 /* The trees were written while a shrink went on: what it freed later belongs to another disk. */
 static void
 test_shrink_and_grow (void **state)
@@ -785,8 +847,7 @@ test_shrink_and_grow (void **state)
     if (is_reused)
       item (CHECKER_MAP, 2, 3, 10, 4, 303);
     record_end ();
-    expect (CHECKER_DAMAGED, "shared run at place 320: 4 blocks have 0 owners, not 2, after");
-    assert_non_null (strstr (output, "\n1 problem\n"));
+    expect (CHECKER_CLEAN, "\nclean\n");
   }
 }
 
@@ -995,6 +1056,7 @@ main (void)
     cmocka_unit_test (test_broken_chain),
     cmocka_unit_test (test_items),
     cmocka_unit_test (test_shifts),
+    cmocka_unit_test (test_clone),
     cmocka_unit_test (test_shrink_and_grow),
     cmocka_unit_test (test_record_fields),
     cmocka_unit_test (test_no_room),

@@ -101,7 +101,8 @@ oracle_disk_hash (const struct oracle_disk *disk)
     for (uint32_t i = 0; i < disk->sectors[s].count; i++) {
       const struct oracle_entry *entry = &disk->sectors[s].entries[i];
       uint64_t words[] = {
-        s, entry->change, entry->pattern, entry->begun, entry->ended, entry->seen_first,
+        s, entry->change, entry->pattern, entry->incarnation, entry->origin, entry->begun,
+        entry->ended, entry->seen_first,
         entry->seen_last,
         (uint64_t) entry->from << 32 | (uint64_t) entry->to << 16 | entry->flags,
       };
@@ -170,23 +171,26 @@ sector_add (struct oracle_sector *sector)
   return &sector->entries[sector->count++];
 }
 
+/* Of a sector of DISK. */
 static struct oracle_entry
-entry_make (uint64_t change, unsigned flags, uint64_t begun, uint64_t ended, unsigned from,
-            unsigned to)
+entry_make (const struct oracle_disk *disk, uint64_t sector, uint64_t change, unsigned flags,
+            uint64_t begun, uint64_t ended, unsigned from, unsigned to)
 {
   return (struct oracle_entry) {
-    .change = change, .pattern = change, .flags = flags, .begun = begun, .ended = ended,
-    .seen_first = NEVER, .from = from, .to = to,
+    .change = change, .pattern = change, .incarnation = disk->incarnation, .origin = sector,
+    .flags = flags, .begun = begun, .ended = ended, .seen_first = NEVER, .from = from, .to = to,
   };
 }
 
 /* Zeros since ever become an entry like others. */
 static void
-sector_begin (struct oracle_sector *sector)
+sector_begin (const struct oracle_disk *disk, uint64_t number)
 {
+  struct oracle_sector *sector = &disk->sectors[number];
+
   if (sector->count == 0)
-    *sector_add (sector) = entry_make (0, ENTRY_ZERO | ENTRY_OK | ENTRY_DURABLE, 0, 0, 0,
-                                       SECTOR_SIZE);
+    *sector_add (sector) = entry_make (disk, number, 0, ENTRY_ZERO | ENTRY_OK | ENTRY_DURABLE, 0, 0,
+                                       0, SECTOR_SIZE);
 }
 
 /* Calls for each sector of a range, with the bytes of it that are meant. */
@@ -211,10 +215,11 @@ oracle_begin (struct oracle_disk *disk, uint64_t change, bool is_zero, uint64_t 
   for_each_sector (s, from, to, offset, length) {
     struct oracle_sector *sector = &disk->sectors[s];
 
-    sector_begin (sector);
+    sector_begin (disk, s);
     if (sector->count >= PRUNE_FROM)
       sector_prune (disk, sector, disk->oldest_read);
-    *sector_add (sector) = entry_make (change, is_zero ? ENTRY_ZERO : 0, now, NEVER, from, to);
+    *sector_add (sector) = entry_make (disk, s, change, is_zero ? ENTRY_ZERO : 0, now, NEVER, from,
+                                       to);
   }
 }
 
@@ -228,8 +233,8 @@ oracle_end (struct oracle_disk *disk, uint64_t change, uint64_t offset, uint64_t
     for (unsigned i = 0; i < sector->count; i++) {
       struct oracle_entry *entry = &sector->entries[i];
 
-      if (entry->change == change && entry->ended == NEVER && entry->from == from
-          && entry->to == to) {
+      if (entry->change == change && entry->ended == NEVER && entry->from >= from
+          && entry->to <= to) {
         entry->ended = now;
         entry->flags |= (is_ok ? ENTRY_OK : 0) | (is_ok && is_fua ? ENTRY_DURABLE : 0);
       }
@@ -288,15 +293,16 @@ is_zero (const uint8_t *data, size_t length)
   return true;
 }
 
+/* Whether DATA, from byte FROM of the sector on, is what ENTRY put there. */
 static bool
-has_content (const struct oracle_disk *disk, const struct oracle_entry *entry, uint64_t offset,
-             const uint8_t *data, unsigned length)
+has_content (const struct oracle_entry *entry, unsigned from, const uint8_t *data, unsigned length)
 {
   uint8_t expected[SECTOR_SIZE];
 
   if (entry->flags & ENTRY_ZERO)
     return is_zero (data, length);
-  oracle_pattern (disk->incarnation, entry->pattern, offset, expected, length);
+  oracle_pattern (entry->incarnation, entry->pattern, entry->origin * SECTOR_SIZE + from, expected,
+                  length);
   return memcmp (expected, data, length) == 0;
 }
 
@@ -379,10 +385,25 @@ zones_conflict (const struct oracle_entry *a, const struct oracle_entry *b)
   return a_first < MAX (b->begun, b->seen_last) && b_first < MAX (a->begun, a->seen_last);
 }
 
+/* Whether the sector has had what SEEN put there before, by another clone of it: then a read does
+ * not say which it saw. */
+static bool
+is_repeated (const struct oracle_sector *sector, const struct oracle_entry *seen)
+{
+  for (unsigned i = 0; i < sector->count; i++) {
+    const struct oracle_entry *entry = &sector->entries[i];
+
+    if (entry != seen && entry->pattern == seen->pattern && entry->origin == seen->origin
+        && entry->incarnation == seen->incarnation && !(entry->flags & ENTRY_ZERO))
+      return true;
+  }
+  return false;
+}
+
 static bool
 note_seen (struct oracle_sector *sector, struct oracle_entry *seen, uint64_t begun, uint64_t ended)
 {
-  if ((seen->flags & ENTRY_ZERO) || !is_whole (sector))
+  if ((seen->flags & ENTRY_ZERO) || !is_whole (sector) || is_repeated (sector, seen))
     return true;
   seen->seen_first = MIN (seen->seen_first, ended);
   seen->seen_last = MAX (seen->seen_last, begun);
@@ -394,7 +415,7 @@ note_seen (struct oracle_sector *sector, struct oracle_entry *seen, uint64_t beg
 
 /* Finds the entry that [from, to) of a sector shows; the latest of those that it may be. */
 static struct oracle_entry *
-find_seen (const struct look *look, struct oracle_sector *sector, uint64_t number, unsigned from,
+find_seen (const struct look *look, struct oracle_sector *sector, unsigned from,
            unsigned to, const uint8_t *data, bool *exists)
 {
   struct oracle_entry *found = NULL;
@@ -404,13 +425,116 @@ find_seen (const struct look *look, struct oracle_sector *sector, uint64_t numbe
     struct oracle_entry *entry = &sector->entries[i];
 
     if (!covers (entry, from, to)
-        || !has_content (look->disk, entry, number * SECTOR_SIZE + from, data, to - from))
+        || !has_content (entry, from, data, to - from))
       continue;
     *exists = true;
     if (may_see (look, sector, entry, from, to) && (found == NULL || found->begun < entry->begun))
       found = entry;
   }
   return found;
+}
+
+/* --- clones --- */
+
+/* Adds what may be seen now of a sector of SOURCE, as a whole or only what change ADDED did (0:
+ * all), to what CHANGE, begun at BEGUN, may bring to sector NUMBER of DISK. */
+static void
+clone_sector (struct oracle_disk *disk, uint64_t number, uint64_t change, uint64_t begun,
+              const struct oracle_disk *source, uint64_t origin, uint64_t added, uint64_t now)
+{
+  const struct look look = { .disk = source, .view = VIEW_LIVE, .begun = now, .ended = now };
+  const struct oracle_sector *from = &source->sectors[origin];
+
+  for (unsigned at = 0, next; at < SECTOR_SIZE; at = next) {
+    next = segment_end (from, at, SECTOR_SIZE);
+    for (unsigned i = 0; i < from->count; i++) {
+      struct oracle_entry copy = from->entries[i];
+
+      if ((added != 0 && copy.change != added) || !may_see (&look, from, &copy, at, next))
+        continue;
+      copy = entry_make (disk, number, change, copy.flags & ENTRY_ZERO, begun, NEVER, at, next);
+      copy.pattern = from->entries[i].pattern;
+      copy.incarnation = from->entries[i].incarnation;
+      copy.origin = from->entries[i].origin;
+      *sector_add (&disk->sectors[number]) = copy;
+    }
+  }
+}
+
+void
+oracle_clone_begin (struct oracle_disk *disk, uint64_t change, uint64_t offset, uint64_t length,
+                    const struct oracle_disk *source, uint64_t from, uint64_t now)
+{
+  CHECK ((offset | length | from) % SECTOR_SIZE == 0);
+  for (uint64_t i = 0; i < length / SECTOR_SIZE; i++) {
+    uint64_t number = offset / SECTOR_SIZE + i;
+    struct oracle_sector *sector = &disk->sectors[number];
+
+    sector_begin (source, from / SECTOR_SIZE + i);
+    sector_begin (disk, number);
+    if (sector->count >= PRUNE_FROM)
+      sector_prune (disk, sector, disk->oldest_read);
+    clone_sector (disk, number, change, now, source, from / SECTOR_SIZE + i, 0, now);
+  }
+}
+
+void
+oracle_clone_add (struct oracle_disk *disk, uint64_t change, uint64_t begun, uint64_t offset,
+                  uint64_t length, const struct oracle_disk *source, uint64_t from, uint64_t added,
+                  uint64_t now)
+{
+  for (uint64_t i = 0; i < length / SECTOR_SIZE; i++)
+    clone_sector (disk, offset / SECTOR_SIZE + i, change, begun, source, from / SECTOR_SIZE + i,
+                  added, now);
+}
+
+/* What a part of a sector says of the clone: content that only it could bring, or that it would
+ * have hidden. */
+static void
+clone_found_part (const struct look *look, const struct oracle_sector *sector, uint64_t change,
+                  unsigned from, unsigned to, const uint8_t *data, bool *was_done,
+                  bool *was_not_done)
+{
+  const struct oracle_entry *clone = NULL;
+  unsigned new = 0, old = 0, other = 0;
+
+  for (unsigned i = 0; i < sector->count; i++)
+    if (sector->entries[i].change == change)
+      clone = &sector->entries[i];
+  if (clone == NULL)
+    return;
+  for (unsigned i = 0; i < sector->count; i++) {
+    const struct oracle_entry *entry = &sector->entries[i];
+
+    if (!has_content (entry, from, data, to - from) || !may_see (look, sector, entry, from, to))
+      continue;
+    new += entry->change == change;
+    old += entry->change != change && entry->ended < clone->begun;
+    other += entry->change != change && entry->ended >= clone->begun;
+  }
+  if (other > 0 || (new > 0) == (old > 0))
+    return;
+  *(new > 0 ? was_done : was_not_done) = true;
+}
+
+void
+oracle_clone_found (const struct oracle_disk *disk, enum crash_kind kind, uint64_t change,
+                    uint64_t offset, uint64_t length, const uint8_t *data, uint64_t now,
+                    bool *was_done, bool *was_not_done)
+{
+  struct look look = {
+    .disk = disk, .view = kind == CRASH_POWER ? VIEW_POWER : VIEW_KILL, .begun = now, .ended = now,
+  };
+
+  for (uint64_t at = offset; at < offset + length; at += SECTOR_SIZE) {
+    const struct oracle_sector *sector = &disk->sectors[at / SECTOR_SIZE];
+
+    for (unsigned from = 0, to; from < SECTOR_SIZE; from = to) {
+      to = segment_end (sector, from, SECTOR_SIZE);
+      clone_found_part (&look, sector, change, from, to, data + (at - offset) + from, was_done,
+                        was_not_done);
+    }
+  }
 }
 
 bool
@@ -433,7 +557,7 @@ oracle_judge (struct oracle *oracle, struct oracle_disk *disk, uint64_t offset, 
       bool exists;
 
       next = segment_end (sector, at, to);
-      seen = find_seen (&look, sector, s, at, next, part, &exists);
+      seen = find_seen (&look, sector, at, next, part, &exists);
       if (seen == NULL)
         return complain (oracle, disk, s * SECTOR_SIZE + at, part, next - at,
                          exists ? "READ saw what is over" : "READ saw what cannot be there");
@@ -467,15 +591,18 @@ sector_recover (struct oracle *oracle, const struct look *look, struct oracle_se
     bool exists;
 
     to = segment_end (&old, from, SECTOR_SIZE);
-    seen = find_seen (look, &old, number, from, to, data + from, &exists);
+    seen = find_seen (look, &old, from, to, data + from, &exists);
     if (seen == NULL)
       return complain (oracle, look->disk, number * SECTOR_SIZE + from, data + from, to - from,
                        !exists ? "after recovery: cannot be there"
                        : look->view == VIEW_POWER
                          ? "power cut brought back what was over, or lost what was durable"
                          : "kill brought back what was over, or lost what was acknowledged");
-    found = entry_make (0, (seen->flags & ENTRY_ZERO) | ENTRY_OK, now, now, from, to);
+    found = entry_make (look->disk, number, 0, (seen->flags & ENTRY_ZERO) | ENTRY_OK, now, now,
+                        from, to);
     found.pattern = seen->pattern;
+    found.incarnation = seen->incarnation;
+    found.origin = seen->origin;
     *sector_add (sector) = found;
   }
   if (look->view == VIEW_POWER) {
@@ -527,9 +654,10 @@ oracle_print (const struct oracle_disk *disk, uint64_t offset)
   for (unsigned i = 0; i < sector->count; i++) {
     const struct oracle_entry *e = &sector->entries[i];
 
-    fprintf (stderr, "  change %" PRIu64 " (pattern %" PRIu64 ") [%u,%u) %" PRIu64 "..%" PRId64
-             "%s%s%s seen %" PRId64 "..%" PRIu64 "\n", e->change, e->pattern, e->from, e->to,
-             e->begun, (int64_t) e->ended, e->flags & ENTRY_ZERO ? " zero" : "",
+    fprintf (stderr, "  change %" PRIu64 " (pattern %" PRIu64 " of #%" PRIu64 " sector %" PRIu64
+             ") [%u,%u) %" PRIu64 "..%" PRId64 "%s%s%s seen %" PRId64 "..%" PRIu64 "\n", e->change,
+             e->pattern, e->incarnation, e->origin, e->from, e->to, e->begun, (int64_t) e->ended,
+             e->flags & ENTRY_ZERO ? " zero" : "",
              e->flags & ENTRY_OK ? " ok" : "", is_durable (disk, e) ? " durable" : "",
              (int64_t) e->seen_first, e->seen_last);
   }

@@ -36,7 +36,9 @@ enum entry_flags {
 /* A change as one sector sees it. */
 struct oracle_entry {
   uint64_t change;       /* number; 0: what was there at first, or was found after a crash */
-  uint64_t pattern;      /* the change whose pattern the data is (unless ZERO) */
+  uint64_t pattern;      /* the change whose pattern the data is (unless ZERO), */
+  uint64_t incarnation;  /* of this disk, */
+  uint64_t origin;       /* and this sector: it came here by a clone, if they are not its own */
   uint64_t begun, ended; /* ended: NEVER while it runs */
   uint64_t seen_first;   /* when the first read that saw it ended; NEVER */
   uint64_t seen_last;    /* when the last read that saw it began; 0 */
@@ -85,6 +87,20 @@ void oracle_begin (struct oracle_disk *disk, uint64_t change, bool is_zero, uint
  * not). */
 void oracle_end (struct oracle_disk *disk, uint64_t change, uint64_t offset, uint64_t length,
                  bool is_ok, bool is_fua, uint64_t now);
+/* From NOW until CHANGE ends, [offset, offset + length), whole sectors, becomes what SOURCE has
+ * from byte FROM on at some moment meanwhile. */
+void oracle_clone_begin (struct oracle_disk *disk, uint64_t change, uint64_t offset,
+                         uint64_t length, const struct oracle_disk *source, uint64_t from,
+                         uint64_t now);
+/* And it may be what ADDED, which has just begun, changes there.  BEGUN: when CHANGE did. */
+void oracle_clone_add (struct oracle_disk *disk, uint64_t change, uint64_t begun, uint64_t offset,
+                       uint64_t length, const struct oracle_disk *source, uint64_t from,
+                       uint64_t added, uint64_t now);
+/* After a crash, DATA was found at OFFSET: whether that says that CHANGE, a clone which was cut off
+ * then, was done or not; before it is judged.  It cannot have been both. */
+void oracle_clone_found (const struct oracle_disk *disk, enum crash_kind kind, uint64_t change,
+                         uint64_t offset, uint64_t length, const uint8_t *data, uint64_t now,
+                         bool *was_done, bool *was_not_done);
 /* A FLUSH that began at BEGUN was acknowledged. */
 void oracle_flushed (struct oracle_disk *disk, uint64_t begun);
 /* From SIZE on nothing of before can be seen any more, by whatever way (the disk was shorter

@@ -44,6 +44,7 @@ struct swarm {
   uint64_t length_max;          /* blocks of most requests */
   unsigned weights[REQUEST_BLOCK_STATUS + 1];
   unsigned admin_weight;        /* of 1000 requests */
+  unsigned clone_weight;        /* likewise */
   unsigned unaligned, fua;      /* percent */
   unsigned depth;               /* requests at a time */
   unsigned crash, reopen, fault;/* of 10000 turns */
@@ -77,6 +78,7 @@ swarm_draw (struct swarm *swarm, const struct settings *settings, uint64_t seed)
   swarm->weights[REQUEST_FLUSH] = PICK (&random, 0, 1, 3);
   swarm->weights[REQUEST_READ] += 3;
   swarm->admin_weight = PICK (&random, 0, 5, 30);
+  swarm->clone_weight = PICK (&random, 0, 10, 60);
   swarm->unaligned = PICK (&random, 0, 5, 50);
   swarm->fua = PICK (&random, 0, 5, 30);
   swarm->depth = PICK (&random, 1, 3, 8, 16);
@@ -179,6 +181,22 @@ start_admin (struct world *world, const struct swarm *swarm)
   }
 }
 
+/* From where most requests go to, to anywhere, or the other way. */
+static void
+start_clone (struct world *world, const struct swarm *swarm, unsigned source)
+{
+  struct random *random = &world->random;
+  unsigned target = random_below (random, swarm->disks);
+  uint64_t offset, length, to, any;
+
+  if (!world->disks[target].exists)
+    return;
+  draw_range (world, swarm, REQUEST_TRIM, world->disks[source].size, &offset, &length);
+  draw_range (world, swarm, REQUEST_TRIM, world->disks[target].size, &to, &any);
+  world_clone_range (world, source, align_down (offset, BLOCK_SIZE), align_up (length, BLOCK_SIZE),
+                     target, align_down (to, BLOCK_SIZE));
+}
+
 static void
 start_request (struct world *world, const struct swarm *swarm)
 {
@@ -193,6 +211,10 @@ start_request (struct world *world, const struct swarm *swarm)
   }
   if (random_below (random, 1000) < swarm->admin_weight) {
     start_admin (world, swarm);
+    return;
+  }
+  if (random_below (random, 1000) < swarm->clone_weight) {
+    start_clone (world, swarm, disk);
     return;
   }
   if (kind != REQUEST_FLUSH)

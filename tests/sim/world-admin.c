@@ -10,7 +10,9 @@
 #include "base/check.h"
 #include "world-internal.h"
 
-static const char *const admin_names[] = { "CREATE", "RESIZE", "RENAME", "DELETE", "SYNC" };
+static const char *const admin_names[] = {
+  "CREATE", "RESIZE", "RENAME", "DELETE", "SYNC", "COLLAPSE", "INSERT", "CLONE",
+};
 
 /* --- what they do to the model --- */
 
@@ -72,7 +74,19 @@ model_done (struct world *world, const struct world_admin *admin)
       if (world->disks[d].exists)
         oracle_flushed (&world->disks[d].oracle, admin->begun);
     break;
+  case ADMIN_CLONE:
+    break;
   }
+}
+
+static void
+model_clone_end (struct world *world, bool is_ok)
+{
+  struct world_clone *clone = &world->clone;
+
+  clone->is_running = false;
+  oracle_end (&world->disks[clone->target].oracle, clone->change, clone->to, clone->length, is_ok,
+              is_ok, world->now);
 }
 
 /* --- ops --- */
@@ -87,6 +101,8 @@ admin_done (struct admin *done)
   world->now++;
   world->totals.admins++;
   admin->is_running = false;
+  if (done->kind == ADMIN_CLONE)
+    model_clone_end (world, done->op.error == 0);
   world_trace (world, "END admin %s %s: %d %s", admin_names[done->kind], done->name, done->op.error,
                done->op.error != 0 ? done->message : "");
   if (done->op.error == 0) {
@@ -202,6 +218,69 @@ world_sync (struct world *world)
   return true;
 }
 
+/* --- clones --- */
+
+bool
+world_clone_range (struct world *world, unsigned source, uint64_t offset, uint64_t length,
+                   unsigned target, uint64_t to)
+{
+  struct world_disk *from = &world->disks[source], *into = &world->disks[target];
+  struct world_clone *clone = &world->clone;
+  struct world_admin *admin;
+
+  if (!from->exists || !into->exists || offset >= from->size || to >= into->size)
+    return false;
+  length = MIN (length, MIN (from->size - offset, into->size - to));
+  if (source == target)
+    length = MIN (length, offset > to ? offset - to : to - offset);
+  if (length == 0 || (admin = begin (world, ADMIN_CLONE, source, from->name)) == NULL)
+    return false;
+  *clone = (struct world_clone) {
+    .is_running = true, .source = source, .target = target,
+    .change = oracle_change (&world->oracle), .from = offset, .to = to, .length = length,
+  };
+  strcpy (admin->admin.new_name, into->name);
+  admin->admin.offset = offset;
+  admin->admin.length = length;
+  admin->admin.target_offset = to;
+  world_trace (world, "  %" PRIu64 "+%" PRIu64 " to %s %" PRIu64 ", change %" PRIu64, offset,
+               length, into->name, to, clone->change);
+  world_set_oldest_read (world, target);
+  oracle_clone_begin (&into->oracle, clone->change, to, length, &from->oracle, offset, world->now);
+  admin_start (&admin->admin);
+  return true;
+}
+
+void
+world_clone_note (struct world *world, unsigned disk, uint64_t change, uint64_t offset,
+                  uint64_t length)
+{
+  const struct world_clone *clone = &world->clone;
+  uint64_t from = MAX (offset / SECTOR_SIZE * SECTOR_SIZE, clone->from);
+  uint64_t end = MIN (align_up (offset + length, SECTOR_SIZE), clone->from + clone->length);
+
+  if (clone->is_running && clone->source == disk && from < end)
+    oracle_clone_add (&world->disks[clone->target].oracle, clone->change, world->admin.begun,
+                      from - clone->from + clone->to, end - from, &world->disks[disk].oracle, from,
+                      change, world->now);
+}
+
+void
+world_clone_look (struct world *world, unsigned disk, enum crash_kind kind, uint64_t offset,
+                  uint64_t length, const uint8_t *data)
+{
+  struct world_clone *clone = &world->clone;
+  uint64_t from = MAX (offset, clone->to), end = MIN (offset + length, clone->to + clone->length);
+
+  if (!clone->is_cut || clone->target != disk || from >= end)
+    return;
+  oracle_clone_found (&world->disks[disk].oracle, kind, clone->change, from, end - from,
+                      data + (from - offset), world->now, &clone->was_done, &clone->was_not_done);
+  if (clone->was_done && clone->was_not_done)
+    world_fail (world, "half of a clone: of %" PRIu64 "+%" PRIu64 " in %s, change %" PRIu64,
+                clone->to, clone->length, world->disks[disk].name, clone->change);
+}
+
 /* --- after a crash: what was cut off was done, or not --- */
 
 static const struct disk_info *
@@ -248,9 +327,12 @@ world_match_disks (struct world *world)
     return false;
   }
   world->now++;
-  if (world->admin.is_running || world->admin.is_unknown)
+  /* Of a clone only its blocks tell. */
+  if ((world->admin.is_running || world->admin.is_unknown)
+      && world->admin.admin.kind != ADMIN_CLONE)
     settle_unknown (world, infos, count);
-  world->admin.is_running = world->admin.is_unknown = false;
+  world->clone.is_cut = world->clone.is_running;
+  world->clone.is_running = world->admin.is_running = world->admin.is_unknown = false;
   for (unsigned d = 0; d < WORLD_DISKS; d++) {
     const struct world_disk *disk = &world->disks[d];
     const struct disk_info *info = find_info (infos, count, disk->name);

@@ -253,8 +253,8 @@ client_admitted (struct request *request)
   client->state = CLIENT_ADMITTED;
 }
 
-static void
-set_oldest_read (struct world *world, unsigned disk)
+void
+world_set_oldest_read (struct world *world, unsigned disk)
 {
   uint64_t oldest = world->now;
 
@@ -281,9 +281,11 @@ client_start (struct world_client *client)
     client->zero_from = align_up (request->offset, BLOCK_SIZE);
     client->zero_to = MAX (client->zero_from,
                            align_down (request->offset + request->length, BLOCK_SIZE));
-    set_oldest_read (world, client->disk);
+    world_set_oldest_read (world, client->disk);
     oracle_begin (&disk->oracle, client->change, request->kind != REQUEST_WRITE,
                   change_offset (client), change_length (client), world->now);
+    world_clone_note (world, client->disk, client->change, change_offset (client),
+                      change_length (client));
   }
   if (request->kind == REQUEST_WRITE) {
     oracle_pattern (disk->oracle.incarnation, client->change, request->offset, world->buffer,
@@ -437,6 +439,7 @@ read_part (struct world *world, unsigned d, enum crash_kind kind, uint64_t offse
     return false;
   }
   now = ++world->now;
+  world_clone_look (world, d, kind, offset, length, world->buffer);
   if (!oracle_judge_recovered (&world->oracle, &disk->oracle, kind, offset, length, world->buffer,
                                now)) {
     world_fail (world, "%s", world->oracle.message);

@@ -11,6 +11,14 @@ void world_client_turn (struct world *world, unsigned choice);
 /* The clients of a store that is gone. */
 void world_clients_crash (struct world *world);
 void world_print_clients (struct world *world);
+/* To be called before the oracle of DISK is told of a change. */
+void world_set_oldest_read (struct world *world, unsigned disk);
+/* A change of a disk has begun: if the range is being cloned it may be part of that. */
+void world_clone_note (struct world *world, unsigned disk, uint64_t change, uint64_t offset,
+                       uint64_t length);
+/* What was read after a crash, before it is judged: a clone is done as a whole, or not at all. */
+void world_clone_look (struct world *world, unsigned disk, enum crash_kind kind, uint64_t offset,
+                       uint64_t length, const uint8_t *data);
 /* The store lists the disks that there must be. */
 bool world_match_disks (struct world *world);
 

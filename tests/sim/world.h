@@ -66,6 +66,14 @@ struct world_client {
   struct status_extent extents[16];
 };
 
+/* Where a clone puts what; kept after the crash that cuts it off until all has been read. */
+struct world_clone {
+  bool is_running, is_cut;
+  unsigned source, target;
+  uint64_t change, from, to, length;
+  bool was_done, was_not_done;
+};
+
 struct world_admin {
   struct admin admin;
   bool is_running;
@@ -90,6 +98,7 @@ struct world {
   struct world_disk disks[WORLD_DISKS];
   struct world_client clients[WORLD_CLIENTS];
   struct world_admin admin;
+  struct world_clone clone;
   unsigned busy;                /* clients that are not FREE */
   uint64_t replies;             /* of all that were given, a number that tells them apart */
   uint64_t now;
@@ -156,6 +165,9 @@ bool world_delete_disk (struct world *world, unsigned disk);
 bool world_resize_disk (struct world *world, unsigned disk, uint64_t size);
 bool world_rename_disk (struct world *world, unsigned disk);
 bool world_sync (struct world *world);
+/* [offset, offset + length) of SOURCE appears in TARGET at TO, as far as that is within both. */
+bool world_clone_range (struct world *world, unsigned source, uint64_t offset, uint64_t length,
+                        unsigned target, uint64_t to);
 
 /* Reads all disks through the store, and judges as after a crash. */
 bool world_read_all (struct world *world, enum crash_kind kind);

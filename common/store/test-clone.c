@@ -1,0 +1,652 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* test-clone.c - clone range, against arrays of blocks that are copied by hand: in random
+ * histories, cut off at every step, on a full store.
+ *
+ * LACUNA_SEED=n replays one seed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/test-seed.h"
+#include "device/device-sim.h"
+#include "store/checker.h"
+#include "store/store-internal.h"
+
+#define DISKS 2
+#define BLOCKS 400                /* of each disk */
+#define LENGTH_MAX 8192           /* blocks of the store */
+
+static const uint8_t uuid[16] = { 4, 7 };
+
+/* Stores are abandoned here, as a kill does: what they had is lost, not leaked. */
+const char *__asan_default_options (void);
+const char *
+__asan_default_options (void)
+{
+  return "detect_leaks=0";
+}
+
+static char arena_path[64];
+static struct sim_image *image;
+static struct store *store;
+static struct disk *disks[DISKS];
+static struct context *context;
+static const char *const names[DISKS] = { "one", "two" };
+
+/* A tag per block, 0: zeros. */
+static uint64_t tags[DISKS][BLOCKS];
+static uint64_t last_tag;
+
+/* --- the store --- */
+
+static void
+open_store (void)
+{
+  struct store_options options = {
+    .device = sim_device_create (image),
+    .arena_path = arena_path,
+    .cache_bytes = 512 * BLOCK_SIZE,
+    .tail_bytes = 16384,
+    .has_own_keeper = true,
+  };
+  char *error = NULL;
+  int result = store_open (&options, &store, &error);
+
+  if (result != 0)
+    fail_msg ("the store does not open: %s", error);
+  context = store_context_create (store);
+  for (unsigned d = 0; d < DISKS; d++)
+    disks[d] = disk_open (store, names[d]);
+}
+
+/* How many ops can go on; the INDEX-th of them is *OP. */
+static unsigned
+find_ready (unsigned index, struct op **op)
+{
+  struct context *contexts[] = { context, store_keeper_context (store) };
+  unsigned count = 0;
+
+  for (unsigned i = 0; i < ARRAY_COUNT (contexts); i++) {
+    context_collect (contexts[i]);
+    list_for_each (link, &contexts[i]->ready)
+      if (count++ == index)
+        *op = container_of (link, struct op, link);
+  }
+  return count;
+}
+
+/* One step of one op, or the end of an I/O; false: there is nothing to be done. */
+static bool
+step (void)
+{
+  struct op *op = NULL;
+  unsigned ready = find_ready (UINT32_MAX, &op), ios = sim_in_flight (image), choice;
+
+  if (ready + ios == 0)
+    return false;
+  choice = random_below (ready + ios);
+  if (choice >= ready) {
+    sim_complete (image, choice - ready);
+    return true;
+  }
+  find_ready (choice, &op);
+  context_step (op->context, op);
+  return true;
+}
+
+static void
+run (void)
+{
+  for (unsigned steps = 0; step (); steps++)
+    assert_true (steps < 10 * 1000 * 1000);
+}
+
+static int
+read_image (void *arg, uint64_t place, void *block)
+{
+  (void) arg;
+  sim_peek (image, place, block);
+  return 0;
+}
+
+static void
+check_image (void)
+{
+  struct checker_reader reader
+    = { .read = read_image, .length = LENGTH_MAX, .is_growing = true };
+  char *text = NULL;
+  size_t length;
+  FILE *out = open_memstream (&text, &length);
+
+  checker_run_reader (&reader, out, false);
+  fclose (out);
+  if (strstr (text, "damage:") != NULL)
+    fail_msg ("the checker finds:\n%s", text);
+  free (text);
+}
+
+static void
+close_store (void)
+{
+  char *error = NULL;
+
+  for (unsigned d = 0; d < DISKS; d++)
+    disk_close (disks[d]);
+  run ();
+  store_context_destroy (store, context);
+  assert_int_equal (store_close (store, &error), 0);
+  check_image ();
+}
+
+static void
+cut_off (bool is_power_cut)
+{
+  context_abandon (context);
+  list_remove (&context->link);
+  context_destroy (context);
+  store_abandon (store);
+  sim_crash (image, is_power_cut ? SIM_POWER : SIM_KILL);
+  if (is_power_cut)
+    unlink (arena_path);
+  check_image ();
+  open_store ();
+}
+
+/* --- requests --- */
+
+static bool is_done;
+
+static void
+request_done (struct request *request)
+{
+  (void) request;
+  is_done = true;
+}
+
+static void
+block_make (uint64_t tag, uint64_t block[BLOCK_SIZE / 8])
+{
+  for (unsigned i = 0; i < BLOCK_SIZE / 8; i++)
+    block[i] = tag;
+}
+
+static int
+do_request (enum request_kind kind, unsigned flags, unsigned disk, uint64_t block, uint64_t count)
+{
+  static uint64_t data[BLOCK_SIZE / 8];
+  struct request request;
+  struct iovec segment;
+  uint64_t bytes;
+  int error;
+
+  is_done = false;
+  request_init (&request, context, disks[disk], kind, flags, block * BLOCK_SIZE,
+                count * BLOCK_SIZE, request_done);
+  if (kind == REQUEST_WRITE) {
+    assert_true (request_admit (&request));
+    for (uint64_t i = 0; i < count; i++) {
+      assert_int_equal (request_segments (&request, i * BLOCK_SIZE, &segment, 1, &bytes), 1);
+      block_make (last_tag + 1 + i, segment.iov_base);
+    }
+  }
+  request_start (&request);
+  run ();
+  assert_true (is_done);
+  error = request.op.error;
+  for (uint64_t i = 0; i < count && error == 0 && kind == REQUEST_READ; i++) {
+    assert_int_equal (request_segments (&request, i * BLOCK_SIZE, &segment, 1, &bytes), 1);
+    block_make (tags[disk][block + i], data);
+    if (memcmp (segment.iov_base, data, BLOCK_SIZE) != 0)
+      fail_msg ("block %d of disk %s has tag %d, not %d", (int) (block + i), names[disk],
+                (int) *(uint64_t *) segment.iov_base, (int) tags[disk][block + i]);
+  }
+  for (uint64_t i = 0; i < count && error == 0; i++)
+    if (kind == REQUEST_WRITE)
+      tags[disk][block + i] = ++last_tag;
+    else if (kind == REQUEST_TRIM || kind == REQUEST_WRITE_ZEROES)
+      tags[disk][block + i] = 0;
+  request_release (&request);
+  return error;
+}
+
+static struct admin admin;
+
+static void
+admin_done (struct admin *done)
+{
+  (void) done;
+  is_done = true;
+}
+
+static void
+begin_clone (unsigned source, uint64_t from, uint64_t count, unsigned target, uint64_t to)
+{
+  is_done = false;
+  admin_init (&admin, context, store, ADMIN_CLONE, names[source], admin_done);
+  strcpy (admin.new_name, names[target]);
+  admin.offset = from * BLOCK_SIZE;
+  admin.length = count * BLOCK_SIZE;
+  admin.target_offset = to * BLOCK_SIZE;
+}
+
+static int
+end_admin (void)
+{
+  admin_start (&admin);
+  run ();
+  assert_true (is_done);
+  return admin.op.error;
+}
+
+static void
+do_clone (unsigned source, uint64_t from, uint64_t count, unsigned target, uint64_t to)
+{
+  begin_clone (source, from, count, target, to);
+  assert_int_equal (end_admin (), 0);
+  memmove (&tags[target][to], &tags[source][from], count * sizeof tags[0][0]);
+}
+
+static void
+do_sync (void)
+{
+  is_done = false;
+  admin_init (&admin, context, store, ADMIN_SYNC, "", admin_done);
+  assert_int_equal (end_admin (), 0);
+}
+
+/* --- judging --- */
+
+static int
+count_owners (void *arg, const struct extent *extent)
+{
+  uint32_t *owners = arg;
+
+  for (uint64_t i = 0; i < extent->length; i++)
+    owners[extent->place + i]++;
+  return 0;
+}
+
+static void
+verify (void)
+{
+  static uint32_t owners[LENGTH_MAX];
+  struct space_counts counts;
+  uint64_t used = 0, shared = 0;
+
+  memset (owners, 0, sizeof owners);
+  for (unsigned d = 0; d < DISKS; d++) {
+    for (uint64_t block = 0; block < BLOCKS; block += 40)
+      assert_int_equal (do_request (REQUEST_READ, 0, d, block, 40), 0);
+    assert_int_equal (extent_map_check (&disks[d]->map, UINT64_MAX, count_owners, owners), 0);
+  }
+  for (uint64_t i = 0; i < LENGTH_MAX; i++) {
+    used += owners[i] > 0;
+    shared += owners[i] > 1;
+  }
+  space_get_counts (store->space, &counts);
+  assert_int_equal (counts.used, used);
+  assert_int_equal (counts.shared, shared);
+  space_verify (store->space);
+  cache_verify (store->cache);
+}
+
+/* --- making --- */
+
+static void
+make_store (uint64_t capacity)
+{
+  const struct store_geometry geometry = {
+    .group_blocks = 4096, .meta_blocks = 256, .journal_half_blocks = 64, .capacity = capacity,
+  };
+  struct sim_options options
+    = { .seed = random_number (), .length = 1024, .length_max = LENGTH_MAX };
+  struct device *device;
+  char *error = NULL;
+
+  image = sim_image_create (&options);
+  device = sim_device_create (image);
+  assert_int_equal (store_init_device (device, &geometry, uuid, &error), 0);
+  device_close (device);
+  open_store ();
+  for (unsigned d = 0; d < DISKS; d++) {
+    is_done = false;
+    admin_init (&admin, context, store, ADMIN_CREATE, names[d], admin_done);
+    admin.size = BLOCKS * BLOCK_SIZE;
+    assert_int_equal (end_admin (), 0);
+    disks[d] = disk_open (store, names[d]);
+  }
+  memset (tags, 0, sizeof tags);
+}
+
+static void
+drop_store (void)
+{
+  close_store ();
+  sim_image_destroy (image);
+}
+
+/* --- histories --- */
+
+static void
+random_range (uint64_t *block, uint64_t *count, uint64_t most)
+{
+  *count = 1 + random_below (most);
+  *block = random_below (random_below (3) ? 60 : BLOCKS - most);
+}
+
+static void
+random_clone (void)
+{
+  unsigned source = random_below (DISKS), target = random_below (DISKS);
+  uint64_t from, to, count;
+
+  random_range (&from, &count, random_below (4) ? 20 : 150);
+  to = random_below (BLOCKS - count);
+  if (source == target && from < to + count && to < from + count)
+    return;
+  do_clone (source, from, count, target, to);
+}
+
+static void
+random_stop (void)
+{
+  switch (random_below (3)) {
+  case 0:
+    cut_off (false);
+    break;
+  case 1:
+    do_sync ();
+    cut_off (true);
+    break;
+  default:
+    close_store ();
+    open_store ();
+  }
+  verify ();
+}
+
+static void
+run_histories (void)
+{
+  make_store (0);
+  for (unsigned i = 0; i < 500; i++) {
+    unsigned disk = random_below (DISKS);
+    uint64_t block, count;
+
+    random_range (&block, &count, 12);
+    switch (random_below (16)) {
+    case 0 ... 5:
+      assert_int_equal (do_request (REQUEST_WRITE, 0, disk, block, count), 0);
+      break;
+    case 6:
+      assert_int_equal (do_request (REQUEST_TRIM, 0, disk, block, count), 0);
+      break;
+    case 7:
+      assert_int_equal (do_request (REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, disk, block, count), 0);
+      break;
+    case 8:
+      assert_int_equal (do_request (REQUEST_FLUSH, 0, disk, 0, 0), 0);
+      break;
+    case 9 ... 12:
+      random_clone ();
+      break;
+    case 13:
+      keeper_want_checkpoint (store);
+      run ();
+      break;
+    case 14:
+      do_sync ();
+      break;
+    default:
+      random_stop ();
+    }
+  }
+  verify ();
+  drop_store ();
+}
+
+static void
+test_histories (void **state)
+{
+  (void) state;
+  for_each_seed (run_histories);
+}
+
+/* Ended at any step it was done, or not, as a whole. */
+static bool
+cut_at (unsigned steps, bool is_power_cut)
+{
+  static uint64_t before[BLOCKS];
+  bool was_done;
+  unsigned i;
+
+  make_store (0);
+  do_request (REQUEST_WRITE, 0, 1, 100, 40);
+  do_request (REQUEST_WRITE, 0, 0, 0, 10);
+  do_sync ();
+  do_request (REQUEST_WRITE, 0, 0, 20, 10);
+  do_request (REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, 14, 4);
+  do_request (REQUEST_FLUSH, 0, 0, 0, 0);
+  begin_clone (0, 0, 40, 1, 110);
+  admin_start (&admin);
+  keeper_want_checkpoint (store);
+  for (i = 0; i < steps && step (); i++)
+    continue;
+  was_done = is_done;
+  cut_off (is_power_cut);
+  memcpy (before, tags[1], sizeof before);
+  memcpy (&tags[1][110], &tags[0][0], 40 * sizeof before[0]);
+  /* Its first block tells which of the two it must be. */
+  if (!was_done) {
+    struct extent extent;
+
+    extent_map_lookup (&disks[1]->map, 110, 1, &extent);
+    if (extent.state == EXTENT_WRITTEN) {
+      uint64_t block[BLOCK_SIZE / 8];
+
+      sim_peek (image, extent.place, block);
+      if (block[0] != tags[1][110])
+        memcpy (tags[1], before, sizeof before);
+    }
+  }
+  verify ();
+  drop_store ();
+  return i == steps;
+}
+
+static void
+test_cut_off (void **state)
+{
+  (void) state;
+  for (unsigned steps = 0; cut_at (steps, steps % 2 == 0); steps++)
+    assert_true (steps < 2000);
+}
+
+/* --- single facts --- */
+
+/* The same request again changes nothing, however the store was ended in between; another one
+ * does. */
+static void
+test_request_ids (void **state)
+{
+  (void) state;
+  make_store (0);
+  do_request (REQUEST_WRITE, 0, 0, 0, 10);
+  for (unsigned how = 0; how < 4; how++) {
+    for (unsigned again = 0; again < 2; again++) {
+      begin_clone (0, 0, 10, 1, 50);
+      memset (admin.request_id, 17 + how, sizeof admin.request_id);
+      assert_int_equal (end_admin (), 0);
+      if (again == 0) {
+        memcpy (&tags[1][50], &tags[0][0], 10 * sizeof tags[0][0]);
+        do_request (REQUEST_WRITE, REQUEST_FUA, 0, 3, 4);
+        do_request (REQUEST_WRITE, REQUEST_FUA, 1, 58, 1);
+        if (how == 1 || how == 2)
+          cut_off (how == 2);
+        else if (how == 3) {
+          close_store ();
+          open_store ();
+        }
+      }
+      verify ();
+    }
+  }
+  drop_store ();
+}
+
+/* A block that was left with one owner is written elsewhere until that is durable: else a power cut
+ * could give it back to the other, with what this one wrote. */
+static void
+test_unshared (void **state)
+{
+  struct extent before, after;
+
+  (void) state;
+  for (unsigned is_durable = 0; is_durable < 2; is_durable++) {
+    make_store (0);
+    do_request (REQUEST_WRITE, 0, 0, 0, 8);
+    do_clone (0, 0, 8, 1, 100);
+    extent_map_lookup (&disks[0]->map, 0, 8, &before);
+    do_request (REQUEST_TRIM, is_durable ? REQUEST_FUA : 0, 1, 100, 8);
+    do_request (REQUEST_WRITE, 0, 0, 0, 8);
+    /* To its place, with a device flush, and without a commit. */
+    struct op op;
+    struct writeback_request writeback
+      = { .disk = disks[0], .version = cache_version (store->cache) };
+
+    op_init (&op, context, "test", 0, NULL, NULL);
+    atomic_store (&op.pending, 2);
+    keeper_write_back (store, &writeback, &op);
+    run ();
+    extent_map_lookup (&disks[0]->map, 0, 8, &after);
+    assert_int_equal (before.place == after.place, is_durable);
+    if (!is_durable) {
+      uint64_t written[8];
+
+      memcpy (written, tags[0], sizeof written);
+      cut_off (true);
+      /* As the last commit left it: that of the clone. */
+      for (unsigned i = 0; i < 8; i++)
+        tags[0][i] = tags[1][100 + i] = written[i] - 8;
+      verify ();
+    }
+    drop_store ();
+  }
+}
+
+/* Where there is no room a shared block cannot be overwritten, others can; what is shared no more
+ * can be again. */
+static void
+test_full (void **state)
+{
+  uint64_t at = 100;
+
+  (void) state;
+  make_store (256 + 2 * 64 + 120);
+  do_request (REQUEST_WRITE, 0, 0, 0, 20);
+  do_clone (0, 0, 20, 1, 0);
+  while (do_request (REQUEST_WRITE, 0, 0, at, 1) == 0)
+    at++;
+  assert_true (at > 180);
+  assert_int_equal (do_request (REQUEST_WRITE, 0, 0, 5, 1), -ENOSPC);
+  assert_int_equal (do_request (REQUEST_WRITE, 0, 1, 5, 1), -ENOSPC);
+  assert_int_equal (do_request (REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 1, 5, 1), -ENOSPC);
+  assert_int_equal (do_request (REQUEST_WRITE, 0, 0, 110, 8), 0);
+  do_sync ();
+  assert_int_equal (do_request (REQUEST_WRITE, 0, 0, 110, 8), 0);
+  assert_int_equal (do_request (REQUEST_WRITE, 0, 0, 5, 1), -ENOSPC);
+  /* Cloning and trimming need no room. */
+  do_clone (0, 100, 20, 1, 300);
+  assert_int_equal (do_request (REQUEST_WRITE, 0, 0, 105, 1), -ENOSPC);
+  assert_int_equal (do_request (REQUEST_TRIM, 0, 1, 300, 20), 0);
+  assert_int_equal (do_request (REQUEST_TRIM, 0, 1, 4, 4), 0);
+  assert_int_equal (do_request (REQUEST_WRITE, 0, 0, 105, 1), 0);
+  assert_int_equal (do_request (REQUEST_WRITE, 0, 0, 5, 2), 0);
+  assert_int_equal (do_request (REQUEST_WRITE, 0, 1, 5, 1), -ENOSPC);
+  verify ();
+  /* The last owner gives all back. */
+  for (unsigned d = 0; d < DISKS; d++)
+    assert_int_equal (do_request (REQUEST_TRIM, REQUEST_FUA, d, 0, BLOCKS), 0);
+  verify ();
+  assert_int_equal (do_request (REQUEST_WRITE, 0, 1, 0, 100), 0);
+  drop_store ();
+}
+
+static void
+test_refused (void **state)
+{
+  static const struct { uint64_t offset, length, to; unsigned target; int error; } wrong[] = {
+    { 1, BLOCK_SIZE, 0, 1, -EINVAL },
+    { 0, BLOCK_SIZE - 1, 0, 1, -EINVAL },
+    { 0, BLOCK_SIZE, 512, 1, -EINVAL },
+    { 0, 0, 0, 1, -EINVAL },
+    { 0, (BLOCKS + 1) * BLOCK_SIZE, 0, 1, -EINVAL },
+    { BLOCKS * BLOCK_SIZE, BLOCK_SIZE, 0, 1, -EINVAL },
+    { 0, BLOCK_SIZE, BLOCKS * BLOCK_SIZE, 1, -EINVAL },
+    { 0, 10 * BLOCK_SIZE, (BLOCKS - 9) * BLOCK_SIZE, 1, -EINVAL },
+    { UINT64_MAX / BLOCK_SIZE * BLOCK_SIZE, BLOCK_SIZE, 0, 1, -EINVAL },
+    { 0, UINT64_MAX / BLOCK_SIZE * BLOCK_SIZE, BLOCK_SIZE, 1, -EINVAL },
+    { 0, 10 * BLOCK_SIZE, 9 * BLOCK_SIZE, 0, -EINVAL },
+    { 9 * BLOCK_SIZE, 10 * BLOCK_SIZE, 0, 0, -EINVAL },
+    { 0, 10 * BLOCK_SIZE, 0, 0, -EINVAL },
+  };
+
+  (void) state;
+  make_store (0);
+  do_request (REQUEST_WRITE, 0, 0, 0, 20);
+  for (unsigned i = 0; i < ARRAY_COUNT (wrong); i++) {
+    begin_clone (0, 0, 0, wrong[i].target, 0);
+    admin.offset = wrong[i].offset;
+    admin.length = wrong[i].length;
+    admin.target_offset = wrong[i].to;
+    assert_int_equal (end_admin (), wrong[i].error);
+    assert_true (admin.message[0] != '\0');
+  }
+  begin_clone (0, 0, 1, 1, 0);
+  strcpy (admin.new_name, "nobody");
+  assert_int_equal (end_admin (), -ENOENT);
+  begin_clone (0, 0, 1, 1, 0);
+  strcpy (admin.name, "nobody");
+  assert_int_equal (end_admin (), -ENOENT);
+  verify ();
+  /* Touching, and within one disk. */
+  do_clone (0, 0, 10, 0, 10);
+  do_clone (0, 10, 10, 0, 0);
+  verify ();
+  drop_store ();
+}
+
+static int
+set_up (void **state)
+{
+  (void) state;
+  snprintf (arena_path, sizeof arena_path, "/dev/shm/lacuna-test-clone-%d", (int) getpid ());
+  return 0;
+}
+
+static int
+tear_down (void **state)
+{
+  (void) state;
+  unlink (arena_path);
+  return 0;
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_histories),    cmocka_unit_test (test_cut_off),
+    cmocka_unit_test (test_request_ids),  cmocka_unit_test (test_unshared),
+    cmocka_unit_test (test_full),         cmocka_unit_test (test_refused),
+  };
+
+  return cmocka_run_group_tests (tests, set_up, tear_down);
+}
