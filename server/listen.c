@@ -285,16 +285,19 @@ open_vsock (struct server *server, const char *port)
 
 /* --- socket activation: sd_listen_fds(3), without the library --- */
 
-/* How many sockets we were started with.  What we start ourselves must not believe it is meant. */
+/* How many sockets we were started with, and in *NAMES (malloc'd; may be NULL) what they are called,
+ * with colons between.  What we start ourselves must not believe it is meant. */
 static unsigned
-activation_count (void)
+activation_count (char **names)
 {
   const char *pid = getenv ("LISTEN_PID"), *fds = getenv ("LISTEN_FDS");
+  const char *fd_names = getenv ("LISTEN_FDNAMES");
   uint64_t number, count;
 
   if (!pid || !fds || !text_parse_number (pid, 1, INT32_MAX, &number)
       || number != (uint64_t) getpid () || !text_parse_number (fds, 1, LISTENERS_MAX, &count))
     count = 0;
+  *names = count > 0 && fd_names ? strdup (fd_names) : NULL;
   unsetenv ("LISTEN_PID");
   unsetenv ("LISTEN_FDS");
   unsetenv ("LISTEN_FDNAMES");
@@ -302,16 +305,18 @@ activation_count (void)
 }
 
 static int
-take_activated (struct server *server, unsigned count)
+take_activated (struct server *server, unsigned count, char *names)
 {
   int error = 0;
 
   for (unsigned i = 0; i < count && error == 0; i++) {
     int fd = FIRST_LISTEN_FD + (int) i, is_listening = 0;
     socklen_t length = sizeof is_listening;
+    const char *name = names ? strsep (&names, ":") : NULL;
 
     if (getsockopt (fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &length) == -1 || !is_listening) {
-      log_error ("LISTEN_FDS: descriptor %d is not a listening socket", fd);
+      log_error ("LISTEN_FDS: descriptor %d (%s) is not a listening socket", fd,
+                 name ? name : "no name");
       return -EINVAL;
     }
     fcntl (fd, F_SETFD, FD_CLOEXEC);
@@ -329,12 +334,15 @@ listen_open (struct server *server)
   const struct serve_options *options = &server->options;
   const char *port = options->port ? options->port : PORT_DEFAULT;
   const char *address = options->address ? options->address : ADDRESS_DEFAULT;
-  unsigned activated = activation_count ();
+  char *names;
+  unsigned activated = activation_count (&names);
   int error = 0;
 
+  if (!options->is_single)
+    error = take_activated (server, activated, names);
+  free (names);
   if (options->is_single)
     return 0;
-  error = take_activated (server, activated);
   if (error == 0 && options->unix_path)
     error = open_unix (server, options->unix_path);
   if (error == 0 && options->is_vsock)

@@ -27,29 +27,6 @@
 #include "control.h"
 #include "server.h"
 
-/* --- systemd: sd_notify(3), without the library --- */
-
-static void
-notify_systemd (const char *message)
-{
-  const char *path = getenv ("NOTIFY_SOCKET");
-  struct sockaddr_un address = { .sun_family = AF_UNIX };
-  int fd;
-
-  if (!path || (*path != '/' && *path != '@') || strlen (path) >= sizeof address.sun_path)
-    return;
-  strcpy (address.sun_path, path);
-  if (*path == '@')
-    address.sun_path[0] = '\0';
-  fd = socket (AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd == -1)
-    return;
-  if (sendto (fd, message, strlen (message), MSG_NOSIGNAL, (struct sockaddr *) &address,
-              (socklen_t) (offsetof (struct sockaddr_un, sun_path) + strlen (path))) == -1)
-    log_warning ("%s: cannot tell systemd: %s", path, strerror (errno));
-  close (fd);
-}
-
 /* --- pidfile --- */
 
 /* Appears whole, or not at all. */
@@ -100,6 +77,7 @@ on_hangup (struct ev_loop *loop, ev_signal *watcher, int events)
 
   (void) loop;
   (void) events;
+  notify_reloading ();
   if (server->tls) {
     if (tls_reload (server->tls))
       log_info ("certificates and keys have been read again");
@@ -112,6 +90,7 @@ on_hangup (struct ev_loop *loop, ev_signal *watcher, int events)
     else
       log_error ("%s: all may do what they could before", server->options.access);
   }
+  notify_reloaded ();
 }
 
 static void
@@ -297,7 +276,7 @@ announce (struct server *server)
   for (unsigned i = 0; i < server->listener_count && !server->options.run; i++)
     printf ("ready: %s\n", server->listeners[i].uri);
   fflush (stdout);
-  notify_systemd ("READY=1");
+  notify_ready (server);
   return 0;
 }
 
@@ -382,7 +361,7 @@ server_stop (struct server *server)
 {
   if (atomic_load (&server->is_stopping))
     return;
-  notify_systemd ("STOPPING=1");
+  notify_stopping (server);
   listen_close (server);
   workers_stop (server);
 }

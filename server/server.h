@@ -453,6 +453,7 @@ struct worker {
   ev_timer tick;                   /* active while there are connections */
   struct list connections, changed;
   bool is_stopping;
+  _Atomic unsigned question, answered;   /* notify.c's */
   double complained_at;            /* about a client; once a second is enough */
   struct list fences;              /* orders that are being carried out */
   struct worker_counters counters;
@@ -524,6 +525,16 @@ struct serve_options {
 /* 0; or the exit status (2 after a message, 0 after --help) with *STOP set. */
 int options_parse (int argc, char **argv, struct serve_options *options, bool *stop);
 
+/* --- notify.c: what systemd is told --- */
+
+/* All are on worker 0's thread. */
+void notify_ready (struct server *server);
+void notify_reloading (void);
+void notify_reloaded (void);
+void notify_stopping (struct server *server);
+/* A worker has mail: it is alive. */
+void notify_answer (struct worker *worker);
+
 /* --- listen.c: listening sockets --- */
 
 #define LISTENERS_MAX 64
@@ -566,6 +577,9 @@ struct server {
   _Atomic bool is_stopping;
   struct admission admission;
   ev_signal on_terminate, on_interrupt, on_child, on_hangup;
+  ev_timer notify_timer;           /* with NOTIFY_SOCKET only */
+  bool has_watchdog;
+  unsigned asked;                  /* how many times all workers were */
   struct control *control;         /* control.h; NULL: there is none */
 };
 

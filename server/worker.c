@@ -119,6 +119,7 @@ on_mail (struct ev_loop *loop, ev_async *watcher, int events)
   for (unsigned i = 0; i < count; i++)
     worker_connect (worker, accepted[i]);
   fence_receive (worker);
+  notify_answer (worker);
   if (atomic_load (&worker->server->is_stopping) && !worker->is_stopping) {
     worker->is_stopping = true;
     list_for_each (link, &worker->connections)
