@@ -65,8 +65,8 @@ struct explorer_settings {
 bool explore (const struct scenario *scenario, const struct explorer_settings *settings,
               struct exploration *result);
 
-extern const struct scenario scenarios[];
-extern const unsigned scenario_count;
+extern const struct scenario scenarios[], races[];
+extern const unsigned scenario_count, race_count;
 
 /* tables.c: those that are made from its tables; they are gone when VISIT returns. */
 void tables_each (void (*visit) (const struct scenario *scenario, void *arg), void *arg);
@@ -103,6 +103,8 @@ void judge_forget (void);
 /* --- state.c --- */
 
 uint64_t explorer_state (struct world *world);
+/* False: the engine's structures have changed since it was written. */
+bool state_is_known (void);
 /* What was started by CHASE and THEN. */
 uint64_t explorer_phase (void);
 

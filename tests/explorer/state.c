@@ -341,6 +341,8 @@ put_admin (struct world *world)
   put (admin->size);
   put (admin->disk != NULL ? admin->disk->id : 0);
   put (admin->tail_left);
+  put (admin->offset);
+  put (admin->length);
   put (admin->at);
   put (admin->size_before);
   put (admin->range != NULL);
@@ -387,9 +389,9 @@ put_clients (struct world *world)
   for (unsigned i = 0; i < WORLD_CLIENTS; i++) {
     const struct world_client *client = &world->clients[i];
 
-    put (client->stream.next_offset);
-    put (client->stream.ahead_end);
-    put (client->stream.window_blocks);
+    put (atomic_load (&client->stream.next_offset));
+    put (atomic_load (&client->stream.ahead_end));
+    put (atomic_load (&client->stream.window_blocks));
     put (client->state);
     if (client->state == CLIENT_FREE)
       continue;
@@ -490,6 +492,10 @@ put_disk (struct world *world, struct disk *disk)
 {
   put (disk->id);
   put_bytes (disk->name, sizeof disk->name);
+  put_bytes (&disk->request_ids, sizeof disk->request_ids);
+  put_bytes (&disk->frozen_request_ids, sizeof disk->frozen_request_ids);
+  put (disk->size_holds);
+  put (disk->shrinks_to);
   put (atomic_load (&disk->size));
   put (atomic_load (&disk->last_position));
   put (atomic_load (&disk->references));
@@ -556,6 +562,14 @@ put_space (struct space *space)
 /* --- journal and keeper --- */
 
 static void
+put_op_lock (struct world *world, struct op_lock *lock)
+{
+  put (lock->is_held);
+  list_for_each (link, &lock->waiters)
+    put (waiter_token (world, container_of (link, struct waiter, link)));
+}
+
+static void
 put_journal (struct world *world)
 {
   struct journal *journal = &world->store->journal;
@@ -567,7 +581,7 @@ put_journal (struct world *world)
   put (start);
   put_bytes (items, end - start);
   put (journal->reserved);
-  put (journal->is_wanted);
+  put (journal->is_wanted | journal->is_closed << 1);
   list_for_each (link, &journal->waiters)
     put (waiter_token (world, container_of (link, struct journal_waiter, link)->waiter));
 }
@@ -599,6 +613,9 @@ put_commit (struct world *world)
   put (commit->half_sequence);
   put (commit->half_chain);
   put (commit->epoch);
+  put (commit->is_seal | commit->is_empty << 1);
+  put (commit->sealed);
+  put (commit->tick_sequence);
   if (!commit->is_running)
     return;
   put_op (world, &commit->op);
@@ -664,7 +681,8 @@ put_checkpoint (struct world *world)
   put_bytes (checkpoint->superblock, BLOCK_SIZE);
   put (checkpoint->disk != NULL ? checkpoint->disk->id : 0);
   put (checkpoint->is_catalogue_frozen | checkpoint->is_writer_active << 1
-       | checkpoint->is_metadata_full << 2);
+       | checkpoint->is_metadata_full << 2 | checkpoint->has_maps << 3
+       | checkpoint->is_shared_frozen << 4 | checkpoint->has_maps_lock << 5);
   put (checkpoint->writer.depth);
   put (checkpoint->node_count);
   put_bytes (checkpoint->buffer, checkpoint->node_count * BLOCK_SIZE);
@@ -684,7 +702,7 @@ put_keeper (struct world *world)
   put (keeper->is_parked | keeper->is_kicked << 1 | keeper->is_passing_down << 2
        | keeper->checkpoint_wanted << 3 | keeper->is_committing << 4 | keeper->is_discarding << 5
        | atomic_load (&keeper->is_discard_stuck) << 6 | keeper->commit_wanted << 7
-       | keeper->writeback.needs_room << 8);
+       | keeper->writeback.needs_room << 8 | keeper->seal_wanted << 9);
   put (keeper->checkpoint_now);
   list_for_each (link, &keeper->requests) {
     const struct writeback_request *request = container_of (link, struct writeback_request, link);
@@ -714,6 +732,8 @@ put_keeper (struct world *world)
   put (keeper->old_version);
   put (keeper->tick_position);
   put (keeper->backoff_ticks);
+  put (keeper->fullness);
+  put (keeper->failed_batches);
   put (keeper->checkpoint_error);
 }
 
@@ -873,9 +893,8 @@ explorer_state (struct world *world)
   put (atomic_load (&store->host_room));
   put (store->length);
   put_bytes (&store->superblock, sizeof store->superblock);
-  put (store->admin_lock.is_held);
-  list_for_each (link, &store->admin_lock.waiters)
-    put (waiter_token (world, container_of (link, struct waiter, link)));
+  put_op_lock (world, &store->admin_lock);
+  put_op_lock (world, &store->maps_lock);
   put_ready (world, world->contexts[0]);
   put_ready (world, store->keeper.context);
   put_clients (world);
@@ -894,6 +913,49 @@ explorer_state (struct world *world)
   for (unsigned d = 0; d < WORLD_DISKS; d++)
     put_model_disk (&world->disks[d]);
   return take (0) | 1;
+}
+
+/* --- what this was written for --- */
+
+/* As they were when somebody last asked of each of their members: does the future depend on it? */
+static const struct {
+  const char *name;
+  size_t bytes, known;
+} structures[] = {
+  { "request", sizeof (struct request), 536 },
+  { "fill", sizeof (struct fill), 17568 },
+  { "admin", sizeof (struct admin), 1304 },
+  { "frame", sizeof (struct frame), 136 },
+  { "cache_disk", sizeof (struct cache_disk), 120 },
+  { "disk", sizeof (struct disk), 1584 },
+  { "range_lock", sizeof (struct range_lock), 136 },
+  { "range_request", sizeof (struct range_request), 64 },
+  { "space", sizeof (struct space), 1088 },
+  { "group", sizeof (struct group), 56 },
+  { "journal", sizeof (struct journal), 80 },
+  { "commit", sizeof (struct commit), 4664 },
+  { "commit_request", sizeof (struct commit_request), 72 },
+  { "writeback", sizeof (struct writeback), 8520 },
+  { "checkpoint", sizeof (struct checkpoint), 616 },
+  { "keeper", sizeof (struct keeper), 9816 },
+  { "store", sizeof (struct store), 16632 },
+  { "btree", sizeof (struct btree), 80 },
+};
+
+bool
+state_is_known (void)
+{
+  bool is_known = true;
+
+#ifdef __x86_64__
+  for (unsigned i = 0; i < ARRAY_COUNT (structures); i++)
+    if (structures[i].bytes != structures[i].known) {
+      printf ("FAIL state.c knows a struct %s of %zu bytes, and it has %zu: are its new members part"
+              " of the state?\n", structures[i].name, structures[i].known, structures[i].bytes);
+      is_known = false;
+    }
+#endif
+  return is_known;
 }
 
 /* --- what the engine leaves lying about --- */

@@ -644,8 +644,12 @@ void
 world_use_arena (struct world *world)
 {
   CHECK (!world->options.has_arena && world->store == NULL);
-  world->options.has_arena = true;
-  make_directory (world);
+  world->options.has_arena = world->is_arena_lent = true;
+  /* One directory for all: its name is in the superblock, and worlds are to be compared. */
+  if (arena_directory[0] == '\0')
+    make_directory (world);
+  strcpy (world->directory, arena_directory);
+  strcpy (world->arena_path, arena_path);
 }
 
 uint64_t
@@ -679,7 +683,9 @@ world_destroy (struct world *world)
     sim_crash (world->image, SIM_KILL);
     world_clients_crash (world);
   }
-  if (world->options.has_arena) {
+  if (world->is_arena_lent)
+    unlink (world->arena_path);
+  else if (world->options.has_arena) {
     remove_arena ();
     arena_directory[0] = '\0';
   }

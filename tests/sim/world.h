@@ -105,6 +105,7 @@ struct world {
   unsigned names;
   char directory[128];          /* of the arena; "": none */
   char arena_path[160];
+  bool is_arena_lent;           /* by world_use_arena */
   bool reads_ahead;             /* is_plain: READs are parts of streams */
   bool is_faulty;               /* device faults were switched on since it was opened */
   bool is_starved;              /* allocations fail */
@@ -126,7 +127,7 @@ struct world *world_create_closed (const struct world_options *options);
 struct world *world_clone (struct world *world, uint64_t seed);
 /* Of image and model: worlds with the same are not to be told from each other after a power cut. */
 uint64_t world_hash (struct world *world);
-/* Gives a clone, which has none, an arena of its own. */
+/* Gives a clone, which has none, an arena, at a path that is always the same; to one at a time. */
 void world_use_arena (struct world *world);
 bool world_open (struct world *world);
 /* Whatever ends the program, no arena stays behind (but for SIGKILL).  Arenas lie in $LACUNA_SHM,

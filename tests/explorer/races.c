@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* races.c - the five races that the engine is made against, each in its smallest form, with the
+ * power cut and the process killed after every step.  They are known from Linux' file systems; each
+ * has bitten several of them.
+ *
+ *   1 what shifts extents against reads: the range stays invalid for as long as they are shifted
+ *   2 what deallocates against whatever populates; cutting off the end takes the same road
+ *   3 two problems: a frame that is found after its block was deallocated, for which no writer is
+ *     needed; and write-back by a mapping that is out of date, into blocks that have another owner
+ *   4 FLUSH against a write into an extent that is not written: after a crash it is unwritten, or
+ *     has the data
+ *   5 a write that fails after it has reserved, against others in its range: nothing dirty is left
+ *     without space, and nobody else's data goes
+ */
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "explorer.h"
+
+#define BLOCKS(n) ((n) * BLOCK_SIZE)
+
+static void
+request (struct world *world, unsigned disk, enum request_kind kind, unsigned flags,
+         uint64_t offset, uint64_t length)
+{
+  bool is_started = world_request (world, 0, disk, kind, flags, offset, length);
+
+  CHECK (is_started);
+}
+
+/* Two blocks in one extent. */
+static void
+base_written (struct world *world)
+{
+  world_create_disk (world, 0, BLOCKS (2));
+  explorer_finish (world);
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (2));
+}
+
+static void
+base_hole (struct world *world)
+{
+  world_create_disk (world, 0, BLOCKS (2));
+}
+
+static void
+base_unwritten (struct world *world)
+{
+  base_hole (world);
+  explorer_finish (world);
+  request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
+}
+
+/* Block 0 has all the space that there is; another disk has none. */
+static void
+base_last_block (struct world *world)
+{
+  base_hole (world);
+  explorer_finish (world);
+  world_create_disk (world, 1, BLOCKS (1));
+  explorer_finish (world);
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+}
+
+static void
+warm_dirty (struct world *world)
+{
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+}
+
+static void
+then_read (struct world *world)
+{
+  request (world, 0, REQUEST_READ, 0, 0, world->disks[0].size);
+}
+
+/* --- 2 --- */
+
+static void
+start_populators (struct world *world)
+{
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  request (world, 0, REQUEST_WRITE, 0, 512, 512);
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+}
+
+static void
+start_cache (struct world *world)
+{
+  request (world, 0, REQUEST_CACHE, 0, 0, BLOCKS (1));
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+}
+
+static void
+start_shrink (struct world *world)
+{
+  request (world, 0, REQUEST_READ, 0, BLOCKS (1), BLOCKS (1));
+  world_resize_disk (world, 0, BLOCKS (1));
+}
+
+/* What was cut off must not be seen when the disk grows again. */
+static void
+then_grow (struct world *world)
+{
+  world_resize_disk (world, 0, BLOCKS (2));
+}
+
+/* --- 3 --- */
+
+static void
+start_stale_frame (struct world *world)
+{
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+}
+
+static void
+start_stale_mapping (struct world *world)
+{
+  request (world, 0, REQUEST_TRIM, REQUEST_FUA, 0, BLOCKS (1));
+  explorer_write_back (world, 0);
+}
+
+/* Whoever gets the block has it written back at once. */
+static bool
+chase_reuse (struct world *world, unsigned phase)
+{
+  if (phase > 1 || world->clients[0].state != CLIENT_FREE)
+    return false;
+  if (phase == 0)
+    request (world, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  else
+    explorer_write_back (world, 1);
+  return true;
+}
+
+/* --- 4 --- */
+
+static void
+start_flush_write (struct world *world)
+{
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+}
+
+static void
+start_flush_write_back (struct world *world)
+{
+  explorer_write_back (world, 0);
+  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+}
+
+/* --- 5 --- */
+
+/* Two blocks are wanted, and there is one: for whom comes first of those who want no more. */
+static void
+start_no_space (struct world *world)
+{
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (2));
+  request (world, 0, REQUEST_WRITE, 0, 512, 512);
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+}
+
+/* The old content of a block, which two WRITEs complete theirs from, cannot be read once. */
+static void
+start_read_error (struct world *world)
+{
+  world->is_faulty = true;
+  sim_fail (world->image, IO_READ, 0, -EIO, false);
+  request (world, 0, REQUEST_WRITE, 0, 512, 512);
+  request (world, 0, REQUEST_WRITE, 0, 1024, 512);
+}
+
+#define CUTS (CUT_POWER | CUT_KILL)
+
+const struct scenario races[] = {
+  { .name = "race-2-populators", .about = "a READ and a WRITE of a part against a TRIM",
+    .base = base_written, .start = start_populators, .then = then_read, .cuts = CUTS,
+    .is_long = true },
+  { .name = "race-2-cache", .about = "CACHE against a TRIM",
+    .base = base_written, .start = start_cache, .then = then_read, .cuts = CUTS },
+  { .name = "race-2-shrink", .about = "a READ against cutting off the end, which then grows again",
+    .base = base_written, .start = start_shrink, .then = then_grow, .cuts = CUTS,
+    .is_long = true },
+  { .name = "race-3-stale-frame", .about = "a READ against a TRIM, and one after both",
+    .base = base_written, .start = start_stale_frame, .then = then_read, .cuts = CUTS },
+  { .name = "race-3-stale-mapping",
+    .about = "write-back against a TRIM, and another disk that gets the block",
+    .base = base_last_block, .warm = warm_dirty, .start = start_stale_mapping,
+    .chase = chase_reuse, .capacity = 1, .cuts = CUTS, .is_long = true },
+  { .name = "race-4-unwritten", .about = "a FLUSH against a WRITE into an unwritten extent",
+    .base = base_unwritten, .start = start_flush_write, .then = then_read, .cuts = CUTS },
+  { .name = "race-4-hole", .about = "a FLUSH against a WRITE into a hole",
+    .base = base_hole, .start = start_flush_write, .then = then_read, .cuts = CUTS },
+  { .name = "race-4-write-back",
+    .about = "a FLUSH against write-back into an unwritten extent",
+    .base = base_unwritten, .warm = warm_dirty, .start = start_flush_write_back,
+    .then = then_read, .cuts = CUTS },
+  { .name = "race-5-no-space", .about = "a WRITE that gets no space, a WRITE and a READ beside it",
+    .base = base_hole, .start = start_no_space, .then = then_read, .capacity = 1, .cuts = CUTS },
+  { .name = "race-5-read-error",
+    .about = "two WRITEs of parts of a block that cannot be read once",
+    .base = base_written, .start = start_read_error, .then = then_read, .cuts = CUTS },
+};
+const unsigned race_count = ARRAY_COUNT (races);
