@@ -2,8 +2,8 @@
 /* starve.h - memory that runs out, for the engine alone.
  *
  * A program that uses this is linked with --wrap for each function that allocates (Makefile.am);
- * the sources of the judges are compiled to call the real ones.  So what fails is what the engine asks
- * for, one allocation counted after the other.
+ * the sources of the judges are compiled to call the real ones.  So what fails is what the engine
+ * asks for, one allocation counted after the other.
  */
 #ifndef LACUNA_TESTS_STARVE_H
 #define LACUNA_TESTS_STARVE_H

@@ -115,7 +115,7 @@ main (void)
     .geometry = { .group_blocks = 32768, .meta_blocks = 512, .journal_half_blocks = 2048 },
     .device_blocks = 64, .device_blocks_max = 65536, .cache_bytes = 16 * MIB,
     .tail_bytes = 256 * KIB, .request_bytes_max = MIB, .contexts = 4,
-    .is_plain = true, .step_weight = 1, .io_weight = 1,
+    .is_plain = true, .has_lints = true, .step_weight = 1, .io_weight = 1,
   };
   struct world *world = world_create (&options);
   bool is_ok = !world->is_failed;

@@ -272,7 +272,8 @@ run_once (const struct run *run, bool is_traced)
     .device_blocks = 64, .device_blocks_max = DEVICE_BLOCKS,
     .cache_bytes = 128 * BLOCK_SIZE, .tail_bytes = 16 * KIB,
     .request_bytes_max = 400 * BLOCK_SIZE, .contexts = 1,
-    .has_arena = true, .is_plain = true, .is_tight = run->fault == HOST, .is_traced = is_traced,
+    .has_arena = true, .has_lints = true, .is_plain = true,
+    .is_tight = run->fault == HOST, .is_traced = is_traced,
     .end_faults = end_faults, .step_weight = 4, .io_weight = 2, .tick_weight = 1,
   };
   struct world *world = world_create (&options);

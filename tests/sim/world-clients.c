@@ -8,6 +8,8 @@
 
 #include "base/check.h"
 #include "base/checksum.h"
+#include "lint.h"
+#include "store/store-internal.h"
 #include "world-internal.h"
 
 static const char *const kind_names[] = {
@@ -222,6 +224,12 @@ client_done (struct request *request)
       world_fail (world, "%s %" PRIu64 "+%" PRIu64 " of %s failed: %s", kind_names[request->kind],
                   request->offset, request->length, disk->name, strerror (-request->op.error));
   }
+  if (is_ok && client->is_late && (client->change != 0 || request->kind == REQUEST_FLUSH))
+    world_fail (world, "L8: acknowledged after the store had failed");
+  if (is_ok && world->lint != NULL
+      && (request->kind == REQUEST_FLUSH
+          || (client->change != 0 && (request->flags & REQUEST_FUA) != 0)))
+    lint_acknowledged (world->lint);
   if (client->change != 0)
     oracle_end (&disk->oracle, client->change, change_offset (client), change_length (client),
                 is_ok, request->flags & REQUEST_FUA, world->now);
@@ -275,6 +283,7 @@ client_start (struct world_client *client)
 
   client->begun = ++world->now;
   client->size = disk->size;
+  client->is_late = store_is_failed (world->store);
   client->state = CLIENT_RUNNING;
   if (is_change) {
     client->change = oracle_change (&world->oracle);

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/checksum.h"
+#include "lint.h"
 #include "repeatable.h"
 #include "store/checker.h"
 #include "store/store-internal.h"
@@ -206,6 +207,8 @@ open_store (struct world *world, char **error)
 
   *error = NULL;
   world->store = NULL;
+  if (world->lint != NULL)
+    lint_begin (world->lint);
   return store_open (&options, &world->store, error);
 }
 
@@ -581,6 +584,8 @@ allocate_world (const struct world_options *options)
     world->clients[i].world = world;
   if (options->has_arena)
     make_directory (world);
+  if (options->has_lints)
+    world->lint = lint_create (world);
   return world;
 }
 
@@ -623,7 +628,7 @@ world_clone (struct world *world, uint64_t seed)
   struct world_options options = world->options;
   struct world *clone;
 
-  options.has_arena = false;
+  options.has_arena = options.has_lints = false;
   options.seed = seed;
   clone = allocate_world (&options);
   clone->random.state = seed;
@@ -692,6 +697,7 @@ world_destroy (struct world *world)
   for (unsigned d = 0; d < WORLD_DISKS; d++)
     oracle_disk_clear (&world->disks[d].oracle);
   sim_image_destroy (world->image);
+  lint_destroy (world->lint);
   free (world->buffer);
   free (world);
 }

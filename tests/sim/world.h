@@ -31,6 +31,7 @@ struct world_options {
   uint64_t request_bytes_max;   /* longer ones are never asked for; 0: the engine's limit */
   unsigned contexts;
   bool has_arena;               /* a file; else private memory, and a kill is like a power cut */
+  bool has_lints;               /* lint.h */
   bool is_tight;                /* so small that ENOSPC is to be expected */
   bool is_traced;
   bool is_plain;                /* requests start and end at once, clients do not die (explorer) */
@@ -59,6 +60,7 @@ struct world_client {
   unsigned disk;
   uint64_t change, begun, ended;
   uint64_t size;                /* of the disk when it began */
+  bool is_late;                 /* the store had failed when it began */
   uint64_t sum;                 /* HELD: checksum of what was read */
   uint64_t zero_from, zero_to;  /* TRIM: what it zeroes */
   bool is_recovery;             /* READ by world_read_all: not judged as live */
@@ -116,6 +118,7 @@ struct world {
   uint8_t *buffer;              /* of the largest request */
   uint64_t buffer_bytes;
   struct world_totals totals;
+  struct lint *lint;            /* NULL: none */
 };
 
 /* Makes image and store, and opens it. */
