@@ -342,11 +342,6 @@ store_begin (const struct store_options *options, struct store **result, char **
   store->length = store->device_info.length;
   store->is_read_only = options->is_read_only;
   atomic_store (&store->mode, options->is_read_only ? STORE_READ_ONLY : STORE_OK);
-  if (store->device_info.length < SUPERBLOCK_COPIES) {
-    store->is_abandoned = true;
-    store_free (store, false);
-    return error_set (error, -EMEDIUMTYPE, "this is not a Lacuna store; lacuna init makes one");
-  }
   *result = store;
   return 0;
 }

@@ -324,6 +324,22 @@ quiet_sink (enum log_level level, const char *message)
   (void) message;
 }
 
+static bool
+parse_kind (const char *text, struct settings *settings)
+{
+  static const char *const kinds[] = {
+    [KIND_MIXED] = "mixed", [KIND_KILL] = "kill", [KIND_POWER] = "power",
+  };
+
+  for (unsigned kind = 0; kind < ARRAY_COUNT (kinds); kind++)
+    if (strcmp (text, kinds[kind]) == 0) {
+      settings->kind = kind;
+      return true;
+    }
+  fprintf (stderr, "sim: --kind is kill, power or mixed, not %s\n", text);
+  return false;
+}
+
 int
 main (int argc, char **argv)
 {
@@ -348,8 +364,8 @@ main (int argc, char **argv)
       settings.ops = strtoull (optarg, NULL, 0);
       break;
     case 'k':
-      settings.kind = strcmp (optarg, "kill") == 0    ? KIND_KILL
-                      : strcmp (optarg, "power") == 0 ? KIND_POWER : KIND_MIXED;
+      if (!parse_kind (optarg, &settings))
+        return 2;
       break;
     case 'f':
       settings.has_faults = true;
