@@ -2,6 +2,7 @@
 /* connection.c - exports, and one of them opened: what nbdkit asks before the first request. */
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,9 @@ connection_default (int read_only, int is_tls)
 
 /* --- opening one --- */
 
+static pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;   /* leaf; protects: */
+static struct list open_connections = LIST_INIT (open_connections);
+
 /* NULL after a message. */
 static struct disk *
 open_disk (struct connection *connection)
@@ -130,6 +134,9 @@ connection_open (int read_only)
   connection->stream.context = own_thread_context (plugin.thread);
   atomic_fetch_add (&plugin.connections, 1);
   atomic_fetch_add (&plugin.connections_now, 1);
+  pthread_mutex_lock (&open_mutex);
+  list_append (&open_connections, &connection->link);
+  pthread_mutex_unlock (&open_mutex);
   return connection;
 }
 
@@ -138,10 +145,20 @@ connection_close (void *handle)
 {
   struct connection *connection = handle;
 
-  atomic_fetch_sub (&plugin.connections_now, 1);
+  pthread_mutex_lock (&open_mutex);
+  list_remove (&connection->link);
+  pthread_mutex_unlock (&open_mutex);
   disk_release_size (connection->disk);
   disk_close (connection->disk);
   free (connection);
+  atomic_fetch_sub (&plugin.connections_now, 1);
+}
+
+void
+connection_close_all (void)
+{
+  list_for_each_safe (link, &open_connections)
+    connection_close (container_of (link, struct connection, link));
 }
 
 /* --- what it is and can --- */

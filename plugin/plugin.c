@@ -259,10 +259,11 @@ lacuna_after_fork (void)
   return result;
 }
 
-/* All connections are closed. */
+/* No request runs any more, and none will. */
 static void
 lacuna_cleanup (void)
 {
+  connection_close_all ();
   own_thread_stop (plugin.thread);
   bridge_destroy (plugin.bridge);
   close_store ();

@@ -24,6 +24,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "base/list.h"
 #include "store/store.h"
 
 /* What all callbacks share: nbdkit gives them no pointer of ours.  The parameters change before the
@@ -76,6 +77,7 @@ struct context *own_thread_context (struct own_thread *thread);
 /* --- connection.c: exports, and one of them opened --- */
 
 struct connection {
+  struct list link;                /* in those that are open */
   struct disk *disk;               /* referenced */
   uint64_t size;                   /* held (disk_hold_size) */
   bool is_read_only;
@@ -87,6 +89,8 @@ int connection_list (int read_only, int is_tls, struct nbdkit_exports *exports);
 const char *connection_default (int read_only, int is_tls);
 void *connection_open (int read_only);
 void connection_close (void *handle);
+/* Those that nbdkit did not close: once it is told to end, it only waits for their threads. */
+void connection_close_all (void);
 const char *connection_description (void *handle);
 int64_t connection_size (void *handle);
 int connection_block_size (void *handle, uint32_t *minimum, uint32_t *preferred,
