@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* client-change.c - create, resize, rename, delete, punch, collapse-range, insert-range.  What is
- * done is durable; nothing is printed, but that it had been done already. */
+/* client-change.c - create, resize, rename, delete, punch, collapse-range, insert-range,
+ * clone-range.  What is done is durable; nothing is printed, but that it had been done already. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -235,4 +235,37 @@ client_insert (int argc, char **argv)
   };
 
   return client_shift (argc, argv, &syntax);
+}
+
+int
+client_clone (int argc, char **argv)
+{
+  static const struct client_syntax syntax = {
+    .usage = "clone-range STORE SRC OFFSET LENGTH DST OFFSET [--request-id UUID]",
+    .help = "Makes the range of the disk SRC appear in DST, which may be the same disk, at the\n"
+            "second OFFSET, without copying it: both share the blocks until one is written to.\n"
+            REQUEST_ID_HELP,
+    .options = OPTION_REQUEST_ID,
+    .operands_min = 6, .operands_max = 6,
+  };
+  struct client_arguments arguments;
+  struct json_object *request;
+  uint64_t offset, length, target_offset;
+  int status;
+
+  if (!client_parse (argc, argv, &syntax, &arguments, &status))
+    return status;
+  const char *store = arguments.operands[0], *source = arguments.operands[1];
+  const char *target = arguments.operands[4];
+
+  if (!client_parse_size (store, source, "OFFSET", arguments.operands[2], &offset)
+      || !client_parse_size (store, source, "LENGTH", arguments.operands[3], &length)
+      || !client_parse_size (store, target, "OFFSET", arguments.operands[5], &target_offset))
+    return CLIENT_FAILED;
+  request = client_request ("clone-range", source);
+  request_add_bytes (request, "offset", offset);
+  request_add_bytes (request, "length", length);
+  json_object_object_add (request, "target", json_object_new_string (target));
+  request_add_bytes (request, "target_offset", target_offset);
+  return client_change_once (store, source, request, arguments.request_id);
 }

@@ -52,6 +52,7 @@ static const struct field store_fields[] = {
   { "disks", "disks", FIELD_NUMBER },
   { "capacity", "capacity", FIELD_BYTES },
   { "used", "used", FIELD_BYTES },
+  { "shared", "shared", FIELD_BYTES },
   { "free", "free", FIELD_BYTES },
   { "reserved", "reserved", FIELD_BYTES },
   { "pending", "pending", FIELD_BYTES },

@@ -27,10 +27,10 @@ enum client_option {
   OPTION_REPAIR = 16,
   OPTION_YES = 32,
   OPTION_CAPACITY = 8,            /* has a value */
-  OPTION_REQUEST_ID = 16,         /* has a value */
+  OPTION_REQUEST_ID = 64,         /* has a value */
 };
 
-#define CLIENT_OPERANDS_MAX 4
+#define CLIENT_OPERANDS_MAX 6
 
 struct client_syntax {
   const char *usage;              /* behind "lacuna " */
@@ -89,7 +89,7 @@ typedef int client_command (int argc, char **argv);
 client_command client_init, client_check;                          /* client-store.c */
 client_command client_create, client_resize, client_rename;        /* client-change.c */
 client_command client_delete, client_punch;
-client_command client_collapse, client_insert;
+client_command client_collapse, client_insert, client_clone;
 client_command client_attach_resize;                               /* client-attach.c */
 client_command client_list, client_info, client_map, client_stat;  /* client-show.c */
 

@@ -15,7 +15,7 @@
 
 enum command_stage {
   COMMAND_BEGIN,         /* which command it is, and its arguments */
-  COMMAND_CHANGED,       /* create, resize ... insert-range: the admin op has ended */
+  COMMAND_CHANGED,       /* create, resize ... clone-range: the admin op has ended */
   COMMAND_LIST_PIECE,    /* the next disks */
   COMMAND_MAP_ASK,       /* block status of the rest of the disk */
   COMMAND_MAP_ANSWER,    /* as much of it as was told */
@@ -35,7 +35,7 @@ struct command {
   char name[DISK_NAME_MAX + 1];
   bool is_held, is_stopping;
 
-  struct admin changes;                 /* create, resize ... insert-range */
+  struct admin changes;                 /* create, resize ... clone-range */
 
   struct disk_info *infos;              /* list */
   size_t info_count, info_next;

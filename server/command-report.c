@@ -69,6 +69,7 @@ json_from_store (struct store *store)
   json_add_bytes (object, "disks", info.disks);
   json_object_object_add (object, "capacity", json_limit (info.capacity));
   json_add_bytes (object, "used", info.used);
+  json_add_bytes (object, "shared", info.shared);
   json_object_object_add (object, "free", json_limit (info.free));
   json_add_bytes (object, "reserved", info.reserved);
   json_add_bytes (object, "pending", info.pending);

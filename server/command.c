@@ -71,7 +71,9 @@ command_name (struct command *command, const char *key, char name[DISK_NAME_MAX 
   if (text == NULL)
     return false;
   if (!format_name_is_valid (text, &why)) {
-    command_fail (command, -EINVAL, "%s%s", strcmp (key, "disk") == 0 ? "" : "new name: ", why);
+    command_fail (command, -EINVAL, "%s%s",
+                  strcmp (key, "new_name") == 0 ? "new name: "
+                  : strcmp (key, "target") == 0 ? "the target: " : "", why);
     return false;
   }
   memcpy (name, text, strlen (text) + 1);
@@ -138,7 +140,7 @@ command_size_is_valid (struct command *command, uint64_t size)
   return false;
 }
 
-/* --- create, resize, rename, delete, collapse-range, insert-range: an admin op of the store --- */
+/* --- create, resize, rename, delete, and what changes ranges: an admin op of the store --- */
 
 static void
 command_admin_done (struct admin *admin)
@@ -164,7 +166,9 @@ command_changed (struct command *command)
 {
   struct admin *admin = &command->changes;
 
-  if (admin->op.error == 0 && (admin->kind == ADMIN_COLLAPSE || admin->kind == ADMIN_INSERT)) {
+  if (admin->op.error == 0
+      && (admin->kind == ADMIN_COLLAPSE || admin->kind == ADMIN_INSERT
+          || admin->kind == ADMIN_CLONE)) {
     command->result = json_object_new_object ();
     json_object_object_add (command->result, "already_done",
                             json_object_new_boolean (admin->was_done));
@@ -247,6 +251,31 @@ command_insert (struct command *command)
   return command_shift (command, ADMIN_INSERT);
 }
 
+static enum op_next
+command_clone (struct command *command)
+{
+  struct admin *admin = &command->changes;
+  uint8_t request_id[REQUEST_ID_BYTES];
+  uint64_t offset, length, target_offset;
+  char target[DISK_NAME_MAX + 1];
+
+  if (!command_name (command, "disk", command->name)
+      || !command_bytes (command, "offset", &offset)
+      || !command_bytes (command, "length", &length)
+      || !command_name (command, "target", target)
+      || !command_bytes (command, "target_offset", &target_offset)
+      || !command_request_id (command, request_id))
+    return OP_DONE;
+  command_start_admin (command, ADMIN_CLONE);
+  memcpy (admin->new_name, target, sizeof target);
+  admin->offset = offset;
+  admin->length = length;
+  admin->target_offset = target_offset;
+  memcpy (admin->request_id, request_id, sizeof request_id);
+  admin_start (admin);
+  return OP_WAIT;
+}
+
 /* Turns +SIZE and -SIZE into the new size; false with the failure noted. */
 static bool
 command_resize_relative (struct command *command, uint64_t now, uint64_t *size)
@@ -321,6 +350,7 @@ command_begin (struct command *command)
     enum op_next (*begin) (struct command *command);
   } commands[] = {
     { "collapse-range", command_collapse }, { "insert-range", command_insert },
+    { "clone-range", command_clone },
     { "create", command_create }, { "delete", command_delete }, { "info", command_info },
     { "list", command_list },     { "map", command_map },       { "punch", command_punch },
     { "rename", command_rename }, { "resize", command_resize }, { "stat", command_stat },

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* command.h - what create, list, info, map, resize, rename, delete, punch, collapse-range,
- * insert-range and stat do, once.
+ * insert-range, clone-range and stat do, once.
  *
  * A command comes as a JSON object (control.h has the protocol around it) and runs as an op on a
  * context of the store: the control socket runs it inside a server, the command line on a store
@@ -19,6 +19,8 @@
  *   {"command": "collapse-range", "disk": D, "offset": BYTES, "length": BYTES}, or "insert-range",
  *                                         and if wanted "request_id": UUID, which makes it safe to
  *                                         ask again: result: {"already_done": BOOLEAN}
+ *   {"command": "clone-range", "disk": D, "offset": BYTES, "length": BYTES, "target": D,
+ *    "target_offset": BYTES}            likewise
  *   {"command": "stat"}                   result: {"store": {...}, "counters": {...}}
  *
  * What is long comes in pieces of bounded size before the result; a listener that is behind holds

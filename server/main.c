@@ -12,6 +12,7 @@
 static const struct { const char *name; client_command *run; } commands[] = {
   { "attach-resize", client_attach_resize },
   { "collapse-range", client_collapse }, { "insert-range", client_insert },
+  { "clone-range", client_clone },
   { "check", client_check },   { "create", client_create }, { "delete", client_delete },
   { "info", client_info },     { "init", client_init },     { "list", client_list },
   { "map", client_map },       { "punch", client_punch },   { "rename", client_rename },
@@ -34,6 +35,7 @@ static const char usage[] =
   "  punch STORE DISK OFFSET LENGTH                  make a hole, give the space back\n"
   "  collapse-range STORE DISK OFFSET LENGTH         take a range out, what is behind moves down\n"
   "  insert-range STORE DISK OFFSET LENGTH           insert a hole, what is behind moves up\n"
+  "  clone-range STORE SRC OFFSET LENGTH DST OFFSET  the same blocks in another place, or disk\n"
   "  delete STORE DISK                               delete a disk\n"
   "  stat STORE [--json]                             live counters of the running server\n"
   "  attach-resize DEVICE SIZE                       tell the kernel of a new size of /dev/nbdN\n"

@@ -49,16 +49,16 @@ check_usage ()
   local command
   equal "$(lacuna --version | cut -d ' ' -f 1)" lacuna
   lacuna --help | grep -q '^Usage: lacuna'
-  for command in init create list info map resize rename delete punch collapse-range insert-range check stat serve; do
+  for command in init create list info map resize rename delete punch collapse-range insert-range clone-range check stat serve; do
     lacuna --help | grep -q "^  $command " || fail "--help does not name $command"
     lacuna $command --help | grep -q "lacuna $command" || fail "$command --help"
   done
   fails 2 Usage "$LACUNA"
   fails 2 'unknown command' "$LACUNA" frobnicate
   fails 2 'unknown option' "$LACUNA" --frobnicate
-  for command in init create list info map resize rename delete punch collapse-range insert-range check stat; do
+  for command in init create list info map resize rename delete punch collapse-range insert-range clone-range check stat; do
     fails 2 missing "$LACUNA" $command
-    fails 2 'too many' "$LACUNA" $command "$store" 1 2 3 4
+    fails 2 'too many' "$LACUNA" $command "$store" 1 2 3 4 5 6
     fails 2 'unknown option' "$LACUNA" $command "$store" --frobnicate
   done
   fails 2 'unknown option' "$LACUNA" create "$store" new 1G --shrink

@@ -27,6 +27,9 @@
  * Holes and unwritten extents of the source become holes of the target: both read as zeros.
  */
 #include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,13 +61,32 @@ struct clone {
   uint64_t extents, runs;           /* that change: of the target's map, of the table */
 };
 
-static enum op_next
-clone_fail (struct admin *admin, const char *message)
+static enum op_next __attribute__ ((format (printf, 2, 3)))
+clone_refuse (struct admin *admin, const char *format, ...)
 {
+  char message[sizeof admin->message];
+  va_list args;
+
+  va_start (args, format);
+  vsnprintf (message, sizeof message, format, args);
+  va_end (args);
   return admin_fail (admin, -EINVAL, message);
 }
 
 /* --- checks --- */
+
+static enum op_next
+clone_check_alignment (struct admin *admin)
+{
+  if (admin->length == 0)
+    return clone_refuse (admin, "the length must be greater than zero");
+  if (admin->length % BLOCK_SIZE != 0)
+    return clone_refuse (admin, "the length %" PRIu64 " is not a multiple of 4096", admin->length);
+  if (admin->offset % BLOCK_SIZE != 0 || admin->target_offset % BLOCK_SIZE != 0)
+    return clone_refuse (admin, "the offset %" PRIu64 " is not a multiple of 4096",
+                         admin->offset % BLOCK_SIZE != 0 ? admin->offset : admin->target_offset);
+  return OP_DONE;
+}
 
 static bool
 clone_is_within (uint64_t offset, uint64_t length, const struct disk *disk)
@@ -72,26 +94,26 @@ clone_is_within (uint64_t offset, uint64_t length, const struct disk *disk)
   return length <= disk_size (disk) && offset <= disk_size (disk) - length;
 }
 
-/* The disks, and whether the ranges can be; OP_DONE if they can. */
+/* OP_DONE if the ranges can be. */
 static enum op_next
 clone_check_ranges (struct admin *admin)
 {
   struct clone *clone = admin->clone;
+  enum op_next next = clone_check_alignment (admin);
   uint64_t far;
 
-  if ((admin->offset | admin->length | admin->target_offset) % BLOCK_SIZE != 0)
-    return clone_fail (admin, "offsets and length must be multiples of 4096 bytes");
-  if (admin->length == 0)
-    return clone_fail (admin, "the length must not be zero");
+  if (next != OP_DONE)
+    return next;
   if (!clone_is_within (admin->offset, admin->length, clone->source))
-    return clone_fail (admin, "the range lies beyond the end of the disk");
+    return clone_refuse (admin, "the range ends beyond the disk, whose size is %" PRIu64,
+                         disk_size (clone->source));
   if (!clone_is_within (admin->target_offset, admin->length, clone->target))
-    return clone_fail (admin, "the range lies beyond the end of the target, which is not made"
-                              " larger");
+    return clone_refuse (admin, "the range would end beyond the target, whose size is %" PRIu64,
+                         disk_size (clone->target));
   far = admin->offset > admin->target_offset ? admin->offset - admin->target_offset
                                              : admin->target_offset - admin->offset;
   if (clone->source == clone->target && far < admin->length)
-    return clone_fail (admin, "the two ranges overlap");
+    return clone_refuse (admin, "the two ranges overlap");
   return OP_DONE;
 }
 
@@ -112,9 +134,10 @@ clone_check (struct admin *admin)
   clone->target = disk_find (store, admin->new_name);
   pthread_mutex_unlock (&store->disks_mutex);
   if (clone->target == NULL)
-    return admin_fail (admin, -ENOENT, "there is no disk of the target's name");
+    return admin_fail (admin, -ENOENT, "there is no disk of the name of the target");
   if (request_ids_has (&clone->target->request_ids, admin->request_id)) {
-    /* It was done; now it shall be durable, which it may not have been. */
+    /* Now it shall be durable, which it may not have been. */
+    admin->was_done = true;
     admin->op.stage = ADMIN_COMMIT;
     return OP_MORE;
   }

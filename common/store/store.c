@@ -483,6 +483,7 @@ store_get_info (struct store *store, struct store_info *info)
   info->format_version = from_le32 (superblock->version);
   info->capacity = store_bytes (counts.capacity, is_unlimited);
   info->used = counts.used * BLOCK_SIZE;
+  info->shared = counts.shared * BLOCK_SIZE;
   info->free = store_bytes (counts.free - counts.reserved, is_unlimited);
   info->reserved = counts.reserved * BLOCK_SIZE;
   info->pending = (counts.pending + counts.discarding) * BLOCK_SIZE;

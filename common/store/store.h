@@ -104,7 +104,8 @@ struct store_info {
   enum store_mode mode;
   uint32_t format_version;
   uint64_t capacity;            /* bytes that data may use; UINT64_MAX: no limit */
-  uint64_t used;                /* bytes of data in use (mapped) */
+  uint64_t used;                /* bytes of data in use (mapped), however often */
+  uint64_t shared;              /* of these, mapped more than once */
   uint64_t free;                /* bytes that can be promised now; UINT64_MAX: no limit */
   uint64_t reserved;            /* promised to dirty blocks */
   uint64_t pending;             /* freed, not durable yet */
