@@ -14,6 +14,7 @@
  * connection until they return.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -99,7 +100,7 @@ receive_handshake (struct connection *connection)
     connection_die (connection);
 }
 
-static void
+void
 connection_receive (struct connection *connection)
 {
   if (connection->state == CONNECTION_HANDSHAKE) {
@@ -128,6 +129,26 @@ on_writable (struct ev_loop *loop, ev_io *watcher, int events)
   (void) loop;
   (void) events;
   connection_changed (watcher->data);
+}
+
+bool
+connection_waits_for_client (const struct connection *connection)
+{
+  return connection->state == CONNECTION_TRANSMISSION && connection->in_engine == 0
+         && (ev_is_active (&connection->read_watcher) || ev_is_active (&connection->write_watcher));
+}
+
+bool
+connection_is_ready (const struct connection *connection)
+{
+  struct pollfd fds[2] = {
+    { .fd = ev_is_active (&connection->read_watcher) ? connection->transport.receive_fd : -1,
+      .events = POLLIN },
+    { .fd = ev_is_active (&connection->write_watcher) ? connection->transport.send_fd : -1,
+      .events = POLLOUT },
+  };
+
+  return poll (fds, 2, 0) > 0;
 }
 
 /* --- moving on --- */

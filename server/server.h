@@ -331,7 +331,7 @@ void transmit_drop_incoming (struct connection *connection);
 
 #define STALL_SECONDS 120          /* without progress, while replies or a payload hold memory */
 #define STOP_SECONDS 10            /* for replies to be taken when the server ends */
-#define INPUT_BYTES (64 * 1024)
+#define INPUT_BYTES (144 * 1024)   /* a batch of 32 WRITEs of 4 KiB, in one recv */
 
 enum connection_state {
   CONNECTION_HANDSHAKE,
@@ -407,6 +407,12 @@ bool connection_create (struct worker *worker, int receive_fd, int send_fd);
 void connection_changed (struct connection *connection);
 /* Sends, resumes, ends, frees: whatever is due.  Called by the worker only. */
 void connection_advance (struct connection *connection);
+/* Takes what has come; connection_changed, which is the caller's, has the rest done. */
+void connection_receive (struct connection *connection);
+/* Whether nothing but its client can bring the connection on; and whether that has happened, as the
+ * loop would tell. */
+bool connection_waits_for_client (const struct connection *connection);
+bool connection_is_ready (const struct connection *connection);
 /* The server ends. */
 void connection_stop (struct connection *connection);
 /* Deadlines; about once a second. */
@@ -452,6 +458,7 @@ struct worker {
   ev_async mail;                   /* look at `accepted` and server->is_stopping */
   ev_timer tick;                   /* active while there are connections */
   struct list connections, changed;
+  unsigned sleeps, sleeps_left;    /* without staying awake before: at first, and from now on */
   bool is_stopping;
   _Atomic unsigned question, answered;   /* notify.c's */
   double complained_at;            /* about a client; once a second is enough */

@@ -3,14 +3,16 @@
  *
  * A turn of the loop: events (sockets are read, requests are started); then, in the prepare
  * watcher, the engine runs and the connections that have something to send or to decide are
- * advanced; then the loop sleeps, unless the engine has more to do.  So a batch of requests that
- * hit the cache costs one epoll_wait, one recv and one sendmsg.
+ * advanced; then the loop sleeps, unless the engine has more to do, or a lone client is likely to send
+ * more at once.  So a batch of requests that hit the cache costs one epoll_wait or poll, one recv and
+ * one sendmsg.
  *
  * Between threads goes nothing but accepted sockets and the order to end.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -19,8 +21,24 @@
 
 #define TURNS_MAX 8                /* of engine and replies before sockets are looked at again */
 #define TICK_SECONDS 1.0
+/* To wait for so long before sleeping: somewhat longer than a client takes that was asleep itself. */
+#define AWAKE_NS 100000
+/* So long between two looks: another thread ran meanwhile. */
+#define SWITCHED_NS 10000
+/* Requests so waited for before the loop looks at everything else again. */
+#define AWAKE_ROUNDS_MAX 64
+#define SLEEPS_MAX 4096            /* between two tries, where they are in vain */
 
 /* --- the loop --- */
+
+static uint64_t
+clock_ns (void)
+{
+  struct timespec time;
+
+  clock_gettime (CLOCK_MONOTONIC, &time);
+  return (uint64_t) time.tv_sec * 1000000000 + (uint64_t) time.tv_nsec;
+}
 
 static void
 end_if_idle (struct worker *worker)
@@ -36,14 +54,14 @@ end_if_idle (struct worker *worker)
     ev_break (worker->loop, EVBREAK_ALL);
 }
 
-static void
-on_prepare (struct ev_loop *loop, ev_prepare *watcher, int events)
+/* Runs the engine and the connections until nothing is left to do, false, or sockets should be looked
+ * at again. */
+static bool
+worker_turns (struct worker *worker)
 {
-  struct worker *worker = watcher->data;
   struct list *link;
   bool has_run = true;
 
-  (void) events;
   for (unsigned turn = 0; has_run && turn < TURNS_MAX; turn++) {
     struct list changed = LIST_INIT (changed);
 
@@ -55,6 +73,65 @@ on_prepare (struct ev_loop *loop, ev_prepare *watcher, int events)
       has_run = true;
     }
     fence_advance (worker);
+  }
+  return has_run;
+}
+
+/* Waits awake, for a short while, for the only client there is.  To wake a processor that sleeps costs
+ * more than the answer to a request that hits the cache.  It does not pay where the client thinks
+ * longer, or needs this very processor (then it comes only when this thread is made to let go of it):
+ * after each time in vain there are twice as many sleeps without another try.  What is there at once
+ * tells nothing.  True: there is something to do. */
+static bool
+worker_stays_awake (struct worker *worker)
+{
+  struct list *link = worker->connections.next;
+  struct connection *connection = container_of (link, struct connection, link);
+  uint64_t began, at, before;
+  bool is_ready, was_switched;
+
+  if (list_is_empty (&worker->connections) || link->next != &worker->connections
+      || atomic_load_explicit (&worker->context->active, memory_order_relaxed) > 0
+      || !connection_waits_for_client (connection))
+    return false;
+  if (worker->sleeps_left > 0) {
+    worker->sleeps_left--;
+    return false;
+  }
+  is_ready = connection_is_ready (connection);
+  began = at = clock_ns ();
+  while (!is_ready) {
+    before = at;
+    is_ready = connection_is_ready (connection);
+    at = clock_ns ();
+    was_switched = at - before >= SWITCHED_NS;
+    if (is_ready && !was_switched) {
+      worker->sleeps -= divide_up (worker->sleeps, 8);
+    } else if (was_switched || at - began >= AWAKE_NS) {
+      worker->sleeps = MIN (2 * worker->sleeps + 1, SLEEPS_MAX);
+      worker->sleeps_left = worker->sleeps;
+      break;
+    }
+  }
+  if (is_ready) {
+    connection_changed (connection);
+    connection_receive (connection);
+  }
+  return is_ready;
+}
+
+static void
+on_prepare (struct ev_loop *loop, ev_prepare *watcher, int events)
+{
+  struct worker *worker = watcher->data;
+  bool has_run = true;
+
+  (void) events;
+  for (unsigned round = 0; round < AWAKE_ROUNDS_MAX; round++) {
+    has_run = worker_turns (worker);
+    if (has_run || !worker_stays_awake (worker))
+      break;
+    has_run = true;
   }
   if (has_run)
     ev_idle_start (loop, &worker->idle);
