@@ -340,7 +340,6 @@ dirty_enter (struct cache *cache, struct cache_disk *disk, struct frame *fresh,
     atomic_store (&cache->version, version);
   fresh->version = fresh->since = version;
   if (old != NULL) {
-    old->successor = fresh->version;
     fresh->copy_epoch = old->copy_epoch;
     fresh->copy_version = old->copy_version;
   }
@@ -352,6 +351,7 @@ dirty_enter (struct cache *cache, struct cache_disk *disk, struct frame *fresh,
   disk_count (disk, flags, 1);
   if (old != NULL) {
     list_remove (&old->dirty_link);
+    old->since = fresh->version;
     disk_count (disk, old_flags, -1);
   }
   mutex_unlock (&disk->mutex);
@@ -600,7 +600,7 @@ heir_advance (struct frame *orphan, struct frame *heir)
   mutex_lock (&disk->mutex);
   if (heir->since <= orphan->version) {
     list_remove (&heir->dirty_link);
-    heir->since = orphan->successor;
+    heir->since = orphan->since;
     dirty_insert_by_age (&disk->fresh, heir);
   }
   mutex_unlock (&disk->mutex);

@@ -397,7 +397,7 @@ frame_renew (struct frame *frame)
   frame->is_warm = false;
   frame->copy_epoch = 0;
   frame->copy_version = 0;
-  frame->version = frame->since = frame->successor = 0;
+  frame->version = frame->since = 0;
   frame->owner = NULL;
   atomic_store_explicit (&frame->references, 1, memory_order_release);
 }

@@ -584,6 +584,7 @@ cache_create (struct arena *arena)
   uint64_t count = arena->frame_count;
 
   _Static_assert (BUCKETS_PER_LINE * sizeof (uint32_t) == CACHE_LINE, "a line of buckets");
+  _Static_assert (sizeof (struct frame) == 2 * CACHE_LINE, "see cache.h");
   CHECK (count >= 8 && count < UINT32_MAX);
   if (cache == NULL)
     return NULL;

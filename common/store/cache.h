@@ -77,6 +77,7 @@ struct cache_disk {
   _Atomic uint64_t unmapped_count; /* dirty, IS_UNMAPPED: blocks that the map does not show yet */
 };
 
+/* What a hit looks at is the first of two cache lines. */
 struct frame {
   _Atomic uint64_t disk;         /* key */
   _Atomic uint64_t block;
@@ -87,19 +88,19 @@ struct frame {
   _Atomic uint16_t flags;
   _Atomic uint8_t queue;         /* which replacement queue; changed under the queue mutex */
   bool is_warm;                  /* its block was in the main queue when it was written */
+  void *data;                    /* BLOCK_SIZE bytes, aligned to it */
   uint32_t copy_epoch;           /* HAS_COPY: checkpoint epoch of the newest copy; changed under
                                     the bucket's lock and owner->mutex */
   uint64_t copy_version;         /* HAS_COPY: version of the content of that copy; likewise */
   uint64_t version;              /* dirty: order of publication over the whole store */
   uint64_t since;                /* dirty: version of the oldest content of this block that is
-                                    neither in the journal nor in its place, see below */
-  uint64_t successor;            /* orphan that was dirty: version of what replaced it */
+                                    neither in the journal nor in its place, see below; orphan that
+                                    was dirty: version of what replaced it */
   struct cache_disk *owner;      /* while in the index */
   struct list queue_link;        /* replacement queue or free list */
   struct list dirty_link;        /* owner->fresh or ->logged */
   struct list waiters;           /* for FILLING to end */
-  void *data;                    /* BLOCK_SIZE bytes, aligned to it */
-};
+} __attribute__ ((aligned (64)));
 
 struct cache_stats {             /* hits and misses are counted by the ops: they know them anyway */
   uint64_t evictions, frames, clean, dirty, free, in_flight, dirty_max, in_flight_max;

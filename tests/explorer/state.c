@@ -200,7 +200,6 @@ put_frame (struct world *world, struct frame *frame)
   put (frame->copy_version);
   put (frame->version);
   put (frame->since);
-  put (frame->successor);
 }
 
 static uint64_t
