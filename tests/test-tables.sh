@@ -22,14 +22,14 @@ sites() {
       /range_lock_(acquire|try|upgrade) \(|cache_(drop|publish|adopt|fill_begin) \(/ { print file ":" name }
       match ($0, /extent_map_[a-z_]+ \(/) {
         call = substr ($0, RSTART + 11, RLENGTH - 13)
-        if (call !~ /^(init|destroy|reserve|reserve_shift|lookup|scan|step|check|mapped|mapped_in|extents)$/) print file ":" name
+        if (call !~ /^(init|destroy|reserve[a-z_]*|[a-z_]*_nodes|lookup|scan|step|check|mapped|mapped_in|extents)$/) print file ":" name
       }' "$file"
   done | sort -u
 }
 
 # Names that ops are given: by op_init, and those of requests, in a table.
 op_names() {
-  grep -ho 'op_init (.*"[a-z-]*"' "$store"/*.c | grep -o '"[a-z-]*"' | tr -d '"'
+  find "$store" -name '*.c' ! -name 'test-*' -exec grep -ho 'op_init (.*"[a-z-]*"' {} + | grep -o '"[a-z-]*"' | tr -d '"'
   sed -n '/^request_init/,/^}/p' "$store/request.c" | grep -o '{ "[a-z-]*"' | tr -d '{ "'
 }
 

@@ -34,6 +34,17 @@ enum op_next clone_check (struct admin *admin);
 enum op_next clone_step (struct admin *admin);
 void clone_end (struct admin *admin, struct list *wake);
 
+/* Of a CLONE. */
+struct clone {
+  struct disk *source, *target;
+  uint64_t from, to, length;        /* blocks */
+  struct range_request source_range, target_range;
+  bool has_maps_lock;
+  struct writeback_request writeback;
+  uint64_t at;                      /* how far the present step has come, of length */
+  uint64_t extents, runs;           /* that change: of the target's map, of the table */
+};
+
 /* Notes the failure; the op goes on with ADMIN_END.  MESSAGE without the names of store and disk. */
 enum op_next admin_fail (struct admin *admin, int error, const char *message);
 /* The disk admin->name, to admin->disk; it stays, since nobody else changes the table while the

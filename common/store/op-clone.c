@@ -51,16 +51,6 @@ enum clone_stage {
 /* Extents of the source counted, or mapped at the target, in one step. */
 #define CLONE_STEP_EXTENTS 64
 
-struct clone {
-  struct disk *source, *target;
-  uint64_t from, to, length;        /* blocks */
-  struct range_request source_range, target_range;
-  bool has_maps_lock;
-  struct writeback_request writeback;
-  uint64_t at;                      /* how far the present step has come, of length */
-  uint64_t extents, runs;           /* that change: of the target's map, of the table */
-};
-
 static enum op_next __attribute__ ((format (printf, 2, 3)))
 clone_refuse (struct admin *admin, const char *format, ...)
 {

@@ -75,7 +75,59 @@ then_read (struct world *world)
   request (world, 0, REQUEST_READ, 0, 0, world->disks[0].size);
 }
 
+/* Three blocks, so that something moves. */
+static void
+base_three (struct world *world)
+{
+  world_create_disk (world, 0, BLOCKS (3));
+  explorer_finish (world);
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (3));
+}
+
+/* --- 1 --- */
+
+static void
+start_collapse (struct world *world)
+{
+  world_shift_range (world, 0, ADMIN_COLLAPSE, 0, BLOCKS (1));
+  request (world, 0, REQUEST_READ, 0, BLOCKS (1), BLOCKS (1));
+}
+
+static void
+start_insert (struct world *world)
+{
+  world_shift_range (world, 0, ADMIN_INSERT, 0, BLOCKS (1));
+  request (world, 0, REQUEST_READ, 0, BLOCKS (1), BLOCKS (1));
+}
+
+/* A part of a block is written into what was found there: it must not be what lay there before. */
+static void
+then_write_part (struct world *world)
+{
+  request (world, 0, REQUEST_WRITE, 0, BLOCKS (1) + 512, 512);
+}
+
 /* --- 2 --- */
+
+/* Two disks of one block each. */
+static void
+base_pair (struct world *world)
+{
+  for (unsigned d = 0; d < 2; d++) {
+    world_create_disk (world, d, BLOCKS (1));
+    explorer_finish (world);
+    request (world, d, REQUEST_WRITE, 0, 0, BLOCKS (1));
+    explorer_finish (world);
+  }
+}
+
+/* What a clone was made of is not private any more: a WRITE beside it goes elsewhere. */
+static void
+start_clone (struct world *world)
+{
+  world_clone_range (world, 0, 0, BLOCKS (1), 1, 0);
+  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+}
 
 static void
 start_populators (struct world *world)
@@ -175,6 +227,14 @@ start_read_error (struct world *world)
 #define CUTS (CUT_POWER | CUT_KILL)
 
 const struct scenario races[] = {
+  { .name = "race-1-collapse", .about = "a READ of what moves down, then a WRITE of a part of it",
+    .base = base_three, .start = start_collapse, .then = then_write_part, .cuts = CUTS,
+    .is_long = true },
+  { .name = "race-1-insert", .about = "a READ of what moves up, then a WRITE of a part of it",
+    .base = base_three, .start = start_insert, .then = then_write_part, .cuts = CUTS,
+    .is_long = true },
+  { .name = "race-2-clone", .about = "two disks locked, a WRITE of the source beside it",
+    .base = base_pair, .start = start_clone, .then = then_read, .cuts = CUTS, .is_long = true },
   { .name = "race-2-populators", .about = "a READ and a WRITE of a part against a TRIM",
     .base = base_written, .start = start_populators, .then = then_read, .cuts = CUTS,
     .is_long = true },

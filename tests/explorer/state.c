@@ -21,6 +21,7 @@
 #include "explorer.h"
 #include "store/btree-internal.h"
 #include "store/cache-internal.h"
+#include "store/op-admin.h"
 #include "store/space-groups.h"
 
 /* --- words that are gathered --- */
@@ -324,14 +325,30 @@ put_request (struct world *world, const struct request *request)
     put_fill (world, request->fill);
 }
 
-/* Its own words up to where pointers begin are few, and all matter. */
+static void
+put_clone (const struct clone *clone)
+{
+  put (clone->source != NULL ? clone->source->id : 0);
+  put (clone->target != NULL ? clone->target->id : 0);
+  put (clone->from);
+  put (clone->to);
+  put (clone->length);
+  put_range (&clone->source_range);
+  put_range (&clone->target_range);
+  put (clone->has_maps_lock);
+  put_writeback_request (&clone->writeback);
+  put (clone->at);
+  put (clone->extents);
+  put (clone->runs);
+}
+
 static void
 put_admin (struct world *world)
 {
   struct world_admin *running = &world->admin;
   struct admin *admin = &running->admin;
 
-  put (running->is_running | running->is_unknown << 1);
+  put (running->is_running | running->is_unknown << 1 | world->clone.is_running << 2);
   if (!running->is_running)
     return;
   put_op (world, &admin->op);
@@ -342,6 +359,10 @@ put_admin (struct world *world)
   put (admin->tail_left);
   put (admin->offset);
   put (admin->length);
+  put (admin->target_offset);
+  put (admin->clone != NULL);
+  if (admin->clone != NULL)
+    put_clone (admin->clone);
   put (admin->at);
   put (admin->size_before);
   put (admin->range != NULL);
@@ -868,6 +889,8 @@ put_model_disk (const struct world_disk *disk)
       put (s);
       put (entry->change);
       put (entry->pattern);
+      put (entry->incarnation);
+      put (entry->origin);
       put ((uint64_t) entry->from << 32 | (uint64_t) entry->to << 16 | entry->flags);
       put_time (entry->begun);
       put_time (entry->ended);
@@ -923,7 +946,8 @@ static const struct {
 } structures[] = {
   { "request", sizeof (struct request), 536 },
   { "fill", sizeof (struct fill), 17568 },
-  { "admin", sizeof (struct admin), 1304 },
+  { "admin", sizeof (struct admin), 1320 },
+  { "clone", sizeof (struct clone), 248 },
   { "frame", sizeof (struct frame), 136 },
   { "cache_disk", sizeof (struct cache_disk), 120 },
   { "disk", sizeof (struct disk), 1584 },
@@ -949,8 +973,8 @@ state_is_known (void)
 #ifdef __x86_64__
   for (unsigned i = 0; i < ARRAY_COUNT (structures); i++)
     if (structures[i].bytes != structures[i].known) {
-      printf ("FAIL state.c knows a struct %s of %zu bytes, and it has %zu: are its new members part"
-              " of the state?\n", structures[i].name, structures[i].known, structures[i].bytes);
+      printf ("FAIL state.c knows a struct %s of %zu bytes, and it has %zu:"
+              " are its new members part of the state?\n", structures[i].name, structures[i].known, structures[i].bytes);
       is_known = false;
     }
 #endif

@@ -48,7 +48,10 @@ struct populator {
   const char *about;
   void (*start) (struct world *world, uint64_t block);
   bool needs_dirty;             /* the block is dirty before */
+  bool is_admin;                /* of which there is one at a time */
+  bool has_partner;             /* a second disk takes part */
   bool is_quick;                /* even where its block is reused */
+  bool is_slow;                 /* even where it is not */
 };
 
 static void
@@ -97,6 +100,13 @@ populate_status (struct world *world, uint64_t block)
   world_request (world, 0, 0, REQUEST_BLOCK_STATUS, 0, BLOCKS (block), BLOCKS (1));
 }
 
+/* The other disk's block 0 becomes a clone. */
+static void
+populate_clone (struct world *world, uint64_t block)
+{
+  world_clone_range (world, 0, BLOCKS (block), BLOCKS (1), 1, 0);
+}
+
 static const struct populator populators[] = {
   { .name = "read", .about = "a READ that misses", .start = populate_read, .is_quick = true },
   { .name = "read-ahead", .about = "reading ahead of a stream", .start = populate_read_ahead },
@@ -108,6 +118,8 @@ static const struct populator populators[] = {
   { .name = "write-back", .about = "the keeper's write-back", .start = populate_write_back,
     .needs_dirty = true, .is_quick = true },
   { .name = "status", .about = "BLOCK_STATUS", .start = populate_status, .is_quick = true },
+  { .name = "clone-source", .about = "cloning the block", .start = populate_clone,
+    .is_admin = true, .has_partner = true, .is_slow = true },
 };
 
 /* --- invalidators: whatever deallocates, or gives up what was promised --- */
@@ -117,9 +129,11 @@ struct invalidator {
   const char *about;
   uint64_t block;               /* that it deallocates */
   void (*start) (struct world *world);
+  bool is_admin, has_partner;   /* as above */
   bool is_without_space;        /* wants a store that has none left */
   bool is_last;                 /* it must not be the first to start */
   bool is_quick;                /* even where its block is reused */
+  bool is_slow;                 /* even where it is not */
 };
 
 /* What is freed can be used again when that is durable. */
@@ -173,6 +187,25 @@ invalidate_delete (struct world *world)
   world_delete_disk (world, 0);
 }
 
+/* Block 2 comes in the place of block 1. */
+static void
+invalidate_collapse (struct world *world)
+{
+  world_shift_range (world, 0, ADMIN_COLLAPSE, BLOCKS (1), BLOCKS (1));
+}
+
+static void
+invalidate_insert (struct world *world)
+{
+  world_shift_range (world, 0, ADMIN_INSERT, BLOCKS (1), BLOCKS (1));
+}
+
+static void
+invalidate_clone (struct world *world)
+{
+  world_clone_range (world, 1, 0, BLOCKS (1), 0, BLOCKS (1));
+}
+
 /* Two blocks, of which one is a hole, and there is no space for that. */
 static void
 invalidate_failed_write (struct world *world)
@@ -190,11 +223,17 @@ static const struct invalidator invalidators[] = {
   { .name = "zeroes-edge", .about = "WRITE_ZEROES that ends within a block", .block = 1,
     .start = invalidate_zeroes_edge },
   { .name = "shrink", .about = "cutting off the end of the disk", .block = 2,
-    .start = invalidate_shrink },
+    .start = invalidate_shrink, .is_admin = true },
   { .name = "delete", .about = "deleting the disk", .block = 1, .start = invalidate_delete,
-    .is_last = true },
+    .is_admin = true, .is_last = true },
   { .name = "failed-write", .about = "a WRITE that fails for want of space", .block = 1,
     .start = invalidate_failed_write, .is_without_space = true },
+  { .name = "collapse", .about = "collapsing the range", .block = 1,
+    .start = invalidate_collapse, .is_admin = true, .is_slow = true },
+  { .name = "insert", .about = "inserting before the block", .block = 1,
+    .start = invalidate_insert, .is_admin = true, .is_slow = true },
+  { .name = "clone-target", .about = "a clone that takes the block's place", .block = 1,
+    .start = invalidate_clone, .is_admin = true, .has_partner = true, .is_slow = true },
 };
 
 /* --- pairs --- */
@@ -205,17 +244,48 @@ populated_block (const struct pair *pair)
   return pair->place == PLACE_NEIGHBOUR ? 3 - pair->invalidator->block : pair->invalidator->block;
 }
 
-/* Where space is scarce there is as much as is written here. */
+static bool
+has_partner (const struct pair *pair)
+{
+  return pair->populator->has_partner || pair->invalidator->has_partner;
+}
+
+/* The disk that gets what is freed. */
+static unsigned
+chaser (const struct pair *pair)
+{
+  return has_partner (pair) ? 2 : 1;
+}
+
+static void
+make_disk (struct world *world, unsigned disk, uint64_t blocks)
+{
+  world_create_disk (world, disk, BLOCKS (blocks));
+  explorer_finish (world);
+}
+
+/* Blocks that are written before all begins; where space is scarce there are no more. */
+static uint64_t
+pair_blocks (const struct pair *pair)
+{
+  bool is_scarce = pair->place == PLACE_REUSE || pair->invalidator->is_without_space;
+
+  return (is_scarce ? 1 : 2) + pair->invalidator->has_partner;
+}
+
 static void
 pair_base (struct world *world)
 {
   const struct pair *pair = pair_now ();
   bool is_scarce = pair->place == PLACE_REUSE || pair->invalidator->is_without_space;
 
-  world_create_disk (world, 0, BLOCKS (DISK_BLOCKS));
-  explorer_finish (world);
-  if (pair->place == PLACE_REUSE) {
-    world_create_disk (world, 1, BLOCKS (1));
+  make_disk (world, 0, DISK_BLOCKS);
+  if (has_partner (pair))
+    make_disk (world, 1, 1);
+  if (pair->place == PLACE_REUSE)
+    make_disk (world, chaser (pair), 1);
+  if (pair->invalidator->has_partner) {
+    world_request (world, 0, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
     explorer_finish (world);
   }
   /* With nothing written the failing WRITE and the other disk's want the same block. */
@@ -244,7 +314,7 @@ pair_invalidate (struct world *world)
   while (world->clients[client].state != CLIENT_FREE)
     client++;
   pair_now ()->invalidator->start (world);
-  invalidating = world->admin.is_running ? WORLD_CLIENTS : client;
+  invalidating = pair_now ()->invalidator->is_admin ? WORLD_CLIENTS : client;
 }
 
 static void
@@ -270,11 +340,12 @@ pair_chase (struct world *world, unsigned phase)
   if (pair_now ()->place != PLACE_REUSE || phase > 1)
     return false;
   if (phase == 0 && has_ended)
-    return world_request (world, 0, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
+    return world_request (world, 0, chaser (pair_now ()), REQUEST_WRITE, 0, 0, BLOCKS (1));
   for (unsigned i = 0; i < WORLD_CLIENTS && phase == 1; i++)
-    has_ended &= world->clients[i].state == CLIENT_FREE || world->clients[i].disk != 1;
+    has_ended &= world->clients[i].state == CLIENT_FREE
+                 || world->clients[i].disk != chaser (pair_now ());
   if (phase == 1 && has_ended)
-    explorer_write_back (world, 1);
+    explorer_write_back (world, chaser (pair_now ()));
   return phase == 1 && has_ended;
 }
 
@@ -285,6 +356,16 @@ pair_then (struct world *world)
     world_request (world, 0, 0, REQUEST_READ, 0, 0, world->disks[0].size);
 }
 
+/* What make check has no time for. */
+static bool
+is_long (const struct pair *pair)
+{
+  if (pair->place == PLACE_REUSE)
+    return !pair->populator->is_quick || !pair->invalidator->is_quick;
+  return (pair->populator->is_slow || pair->invalidator->is_slow)
+         && (!pair->populator->is_quick || pair->place != PLACE_SAME);
+}
+
 static struct scenario
 pair_scenario (const struct pair *pair)
 {
@@ -293,8 +374,9 @@ pair_scenario (const struct pair *pair)
   struct scenario scenario = {
     .arg = pair, .base = pair_base, .warm = pair_warm, .start = pair_start, .chase = pair_chase,
     .then = pair_then,
-    .capacity = pair->place == PLACE_REUSE || invalidator->is_without_space,
-    .is_long = pair->place == PLACE_REUSE && !(populator->is_quick && invalidator->is_quick),
+    .capacity = pair->place == PLACE_REUSE || invalidator->is_without_space ? pair_blocks (pair)
+                                                                            : 0,
+    .is_long = is_long (pair),
   };
   char *name, *about;
 
@@ -325,8 +407,11 @@ tables_each (void (*visit) (const struct scenario *scenario, void *arg), void *a
     for (unsigned i = 0; i < ARRAY_COUNT (invalidators); i++)
       for (enum place place = 0; place < PLACES; place++) {
         struct pair pair = { &populators[p], &invalidators[i], place };
-        struct scenario scenario = pair_scenario (&pair);
+        struct scenario scenario;
 
+        if (pair.populator->is_admin && pair.invalidator->is_admin)
+          continue;
+        scenario = pair_scenario (&pair);
         visit (&scenario, arg);
         free ((char *) scenario.name);
         free ((char *) scenario.about);

@@ -68,6 +68,7 @@ model_done (struct world *world, const struct world_admin *admin)
     break;
   case ADMIN_COLLAPSE:
   case ADMIN_INSERT:
+    disk->size = admin->size;
     break;
   case ADMIN_SYNC:
     for (unsigned d = 0; d < WORLD_DISKS; d++)
@@ -89,6 +90,24 @@ model_clone_end (struct world *world, bool is_ok)
               is_ok, world->now);
 }
 
+static bool
+is_shift (enum admin_kind kind)
+{
+  return kind == ADMIN_COLLAPSE || kind == ADMIN_INSERT;
+}
+
+static void
+model_shift_end (struct world *world, const struct world_admin *admin, bool is_ok)
+{
+  struct world_disk *disk = &world->disks[admin->disk];
+  uint64_t from = admin->admin.offset, end = MAX (disk->size, admin->size);
+
+  world->clone.is_running = false;
+  oracle_end (&disk->oracle, admin->change, from, end - from, is_ok, is_ok, world->now);
+  if (disk->shrunk == NEVER)
+    disk->shrunk = world->now;
+}
+
 /* --- ops --- */
 
 static void
@@ -103,6 +122,8 @@ admin_done (struct admin *done)
   admin->is_running = false;
   if (done->kind == ADMIN_CLONE)
     model_clone_end (world, done->op.error == 0);
+  if (is_shift (done->kind))
+    model_shift_end (world, admin, done->op.error == 0);
   world_trace (world, "END admin %s %s: %d %s", admin_names[done->kind], done->name, done->op.error,
                done->op.error != 0 ? done->message : "");
   if (done->op.error == 0) {
@@ -251,6 +272,43 @@ world_clone_range (struct world *world, unsigned source, uint64_t offset, uint64
   return true;
 }
 
+/* In the model it is a clone within the disk, from the end that does not overwrite what is still to
+ * be read; and zeros where nothing comes to lie. */
+bool
+world_shift_range (struct world *world, unsigned d, enum admin_kind kind, uint64_t offset,
+                   uint64_t length)
+{
+  struct world_disk *disk = &world->disks[d];
+  bool is_up = kind == ADMIN_INSERT;
+  uint64_t lower = offset, upper = offset + length, change;
+  uint64_t moved = disk->size - (is_up ? lower : upper);
+  struct world_admin *admin = disk->exists ? begin (world, kind, d, disk->name) : NULL;
+
+  if (admin == NULL)
+    return false;
+  admin->admin.offset = offset;
+  admin->admin.length = length;
+  admin->size = is_up ? disk->size + length : disk->size - length;
+  admin->change = change = oracle_change (&world->oracle);
+  world->clone = (struct world_clone) {
+    .is_running = true, .source = d, .target = d, .change = change, .from = is_up ? lower : upper,
+    .to = is_up ? upper : lower, .length = moved,
+  };
+  world_set_oldest_read (world, d);
+  for (uint64_t done = 0; done < moved; done += SECTOR_SIZE) {
+    uint64_t at = is_up ? moved - SECTOR_SIZE - done : done;
+
+    oracle_clone_begin (&disk->oracle, change, world->clone.to + at, SECTOR_SIZE, &disk->oracle,
+                        world->clone.from + at, world->now);
+  }
+  oracle_begin (&disk->oracle, change, true, is_up ? offset : disk->size - length, length,
+                world->now);
+  if (!is_up)
+    disk->shrunk = NEVER;
+  admin_start (&admin->admin);
+  return true;
+}
+
 void
 world_clone_note (struct world *world, unsigned disk, uint64_t change, uint64_t offset,
                   uint64_t length)
@@ -301,12 +359,16 @@ settle_unknown (struct world *world, const struct disk_info *infos, size_t count
   const struct disk_info *info = find_info (infos, count, name);
   bool was_done = admin->admin.kind == ADMIN_DELETE ? info == NULL : info != NULL;
 
-  if (admin->admin.kind == ADMIN_RESIZE)
+  if (admin->admin.kind == ADMIN_RESIZE || is_shift (admin->admin.kind))
     was_done = info != NULL && info->size == admin->size;
   world_trace (world, "admin %s %s was %sdone before the crash", admin_names[admin->admin.kind],
                name, was_done ? "" : "not ");
-  if (admin->admin.kind == ADMIN_RESIZE && disk->shrunk == NEVER)
+  if (disk->shrunk == NEVER)
     disk->shrunk = world->now;
+  if (is_shift (admin->admin.kind)) {
+    world->clone.was_done = was_done;
+    world->clone.was_not_done = !was_done;
+  }
   if (admin->admin.kind == ADMIN_RESIZE && was_done && admin->size < disk->size) {
     /* The change was ended by the crash, with nobody knowing: now it is known. */
     model_zero (world, disk, admin->size, disk->size);

@@ -173,6 +173,10 @@ bool world_sync (struct world *world);
 bool world_clone_range (struct world *world, unsigned source, uint64_t offset, uint64_t length,
                         unsigned target, uint64_t to);
 
+/* ADMIN_COLLAPSE or ADMIN_INSERT. */
+bool world_shift_range (struct world *world, unsigned disk, enum admin_kind kind, uint64_t offset,
+                        uint64_t length);
+
 /* Reads all disks through the store, and judges as after a crash. */
 bool world_read_all (struct world *world, enum crash_kind kind);
 
