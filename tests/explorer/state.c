@@ -948,7 +948,7 @@ static const struct {
   { "fill", sizeof (struct fill), 17568 },
   { "admin", sizeof (struct admin), 1320 },
   { "clone", sizeof (struct clone), 248 },
-  { "frame", sizeof (struct frame), 136 },
+  { "frame", sizeof (struct frame), 128 },
   { "cache_disk", sizeof (struct cache_disk), 120 },
   { "disk", sizeof (struct disk), 1584 },
   { "range_lock", sizeof (struct range_lock), 136 },
