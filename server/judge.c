@@ -173,6 +173,10 @@ judge_range (const struct connection *connection, const struct arrived *arrived)
       && length > STORE_REQUEST_MAX)
     return arrived->command == NBD_CMD_READ && connection->is_structured
              ? NBD_CAUSE_TOO_LONG_TO_SPLIT : NBD_CAUSE_TOO_LONG;
+  /* The one command without a payload whose work grows with its length. */
+  if (arrived->command == NBD_CMD_WRITE_ZEROES && arrived->flags & NBD_CMD_FLAG_NO_HOLE
+      && length > NO_HOLE_MAX)
+    return NBD_CAUSE_TOO_LONG;
   if (offset > size || length > size - offset)
     return is_cut_off (connection, arrived) ? NBD_CAUSE_CUT_OFF : NBD_CAUSE_BEYOND_END;
   if (arrived->command == NBD_CMD_BLOCK_STATUS && length == 0)

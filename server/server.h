@@ -283,6 +283,8 @@ void resize_start (struct slot *slot, uint64_t size);
 
 /* --- judge.c: a request as it came, and what is wrong with it --- */
 
+#define NO_HOLE_MAX (UINT64_C (1) << 40)   /* WRITE_ZEROES that takes space, in one request */
+
 /* What the commands of the protocol are to the engine. */
 struct command_info {
   enum request_kind kind;

@@ -22,6 +22,8 @@ static const struct row {
     { NBD_EINVAL, "With extended headers a write must say that it has a payload." } },
   { ANY, NBD_CAUSE_PAYLOAD, { NBD_EINVAL, "The command takes no payload." } },
   { NBD_CMD_READ, NBD_CAUSE_TOO_LONG, { NBD_EINVAL, "At most 32 MiB can be read at once." } },
+  { NBD_CMD_WRITE_ZEROES, NBD_CAUSE_TOO_LONG,
+    { NBD_EINVAL, "At most 1 TiB can be zeroed at once without making a hole." } },
   { ANY, NBD_CAUSE_TOO_LONG, { NBD_EINVAL, "A request may carry at most 32 MiB." } },
   { ANY, NBD_CAUSE_TOO_LONG_TO_SPLIT,
     { NBD_EOVERFLOW, "At most 32 MiB can be read at once." } },
