@@ -5,7 +5,7 @@
 
 source "${top_srcdir:-.}/tests/functions.sh"
 
-names=(write-back-of-what-was-dropped retire-not-logged freed-by-the-tail-is-free)
+names=(write-back-of-what-was-dropped retire-not-logged freed-by-the-tail-is-free checkpoint-amid-clone)
 if [ -n "${LACUNA_LONG-}" ]; then
   names=()
 fi

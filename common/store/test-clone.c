@@ -469,7 +469,115 @@ test_cut_off (void **state)
     assert_true (steps < 2000);
 }
 
+/* A READ of the target that comes between any two steps sees what was there before or what comes
+ * there, in each block; after the end only that. */
+static bool
+read_at (unsigned steps)
+{
+  static uint64_t before[BLOCKS];
+  struct request request;
+  unsigned i;
+
+  make_store (0);
+  do_request (REQUEST_WRITE, 0, 1, 100, 12);
+  do_request (REQUEST_WRITE, 0, 0, 0, 12);
+  /* Nothing is cached: the READ has to look at the map. */
+  close_store ();
+  open_store ();
+  begin_clone (0, 0, 12, 1, 100);
+  admin_start (&admin);
+  for (i = 0; i < steps && step (); i++)
+    continue;
+  memcpy (before, tags[1], sizeof before);
+  memcpy (&tags[1][100], &tags[0][0], 12 * sizeof before[0]);
+  request_init (&request, context, disks[1], REQUEST_READ, 0, 100 * BLOCK_SIZE, 12 * BLOCK_SIZE,
+                request_done);
+  request_start (&request);
+  run ();
+  assert_int_equal (request.op.error, 0);
+  for (unsigned block = 0; block < 12; block++) {
+    struct iovec segment;
+    uint64_t bytes, found;
+
+    request_segments (&request, block * BLOCK_SIZE, &segment, 1, &bytes);
+    found = *(uint64_t *) segment.iov_base;
+    assert_true (found == before[100 + block] || found == tags[1][100 + block]);
+  }
+  request_release (&request);
+  verify ();
+  drop_store ();
+  return i == steps;
+}
+
+static void
+test_read_beside (void **state)
+{
+  (void) state;
+  for (unsigned steps = 0; read_at (steps); steps++)
+    assert_true (steps < 2000);
+}
+
+/* While the maps are being changed no checkpoint freezes them: it would have half of the change,
+ * and replay would not do the rest. */
+static void
+test_checkpoint_beside (void **state)
+{
+  (void) state;
+  for (unsigned steps = 0;; steps++) {
+    bool was_done;
+
+    make_store (0);
+    do_request (REQUEST_WRITE, 0, 1, 100, 12);
+    do_request (REQUEST_WRITE, 0, 0, 0, 12);
+    do_sync ();
+    begin_clone (0, 0, 12, 1, 100);
+    admin_start (&admin);
+    for (unsigned i = 0; i < steps && step (); i++)
+      continue;
+    was_done = is_done;
+    /* The keeper alone, as far as it comes. */
+    keeper_want_checkpoint (store);
+    for (struct context *keeper = store_keeper_context (store);;) {
+      context_collect (keeper);
+      if (!list_is_empty (&keeper->ready))
+        context_step (keeper, container_of (keeper->ready.next, struct op, link));
+      else if (sim_in_flight (image) > 0)
+        sim_complete (image, 0);
+      else
+        break;
+    }
+    cut_off (true);
+    if (extent_map_mapped_in (&disks[1]->map, 100, 12) != 12)
+      fail_msg ("after %u steps half of the clone is there", steps);
+    drop_store ();
+    if (was_done)
+      break;
+  }
+}
+
 /* --- single facts --- */
+
+/* What the journal has of the target's blocks is over. */
+static void
+test_target_data (void **state)
+{
+  (void) state;
+  for (unsigned is_power_cut = 0; is_power_cut < 2; is_power_cut++) {
+    make_store (0);
+    do_request (REQUEST_WRITE, REQUEST_FUA, 1, 50, 5);
+    do_request (REQUEST_WRITE, 0, 0, 0, 10);
+    do_clone (0, 0, 8, 1, 48);
+    cut_off (is_power_cut);
+    /* Of the source only what was cloned has to be durable. */
+    for (unsigned i = 8; i < 10; i++)
+      tags[0][i] = is_power_cut ? 0 : tags[0][i];
+    if (is_power_cut)
+      memcpy (&tags[0][0], &tags[1][48], 8 * sizeof tags[0][0]);
+    for (unsigned d = 0; d < DISKS; d++)
+      assert_int_equal (do_request (REQUEST_READ, 0, d, d == 0 ? 0 : 48, 8), 0);
+    drop_store ();
+  }
+}
 
 /* The same request again changes nothing, however the store was ended in between; another one
  * does. */
@@ -643,9 +751,11 @@ int
 main (void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test (test_histories),    cmocka_unit_test (test_cut_off),
-    cmocka_unit_test (test_request_ids),  cmocka_unit_test (test_unshared),
-    cmocka_unit_test (test_full),         cmocka_unit_test (test_refused),
+    cmocka_unit_test (test_histories),     cmocka_unit_test (test_cut_off),
+    cmocka_unit_test (test_read_beside),   cmocka_unit_test (test_checkpoint_beside),
+    cmocka_unit_test (test_target_data),   cmocka_unit_test (test_request_ids),
+    cmocka_unit_test (test_unshared),      cmocka_unit_test (test_full),
+    cmocka_unit_test (test_refused),
   };
 
   return cmocka_run_group_tests (tests, set_up, tear_down);

@@ -16,7 +16,7 @@ trap 'exit 143' TERM
 trap 'exit 130' INT
 
 flags="-std=gnu17 -O1 -g -pthread -D_GNU_SOURCE -DLACUNA_SLOW_CHECKS -I$top/common -I$top/tests/sim"
-libraries="-pthread $(pkg-config --libs liburing libxxhash json-c) $(pkg-config --libs liburcu 2>/dev/null)"
+libraries="-pthread $(pkg-config --libs liburing libxxhash json-c cmocka) $(pkg-config --libs liburcu 2>/dev/null)"
 
 trim() { sed 's/^ *//; s/ *$//'; }
 
@@ -25,7 +25,7 @@ build_base() {
   local source object
   mkdir -p "$scratch/base"
   for source in "$top"/common/{base,device,store}/*.c "$top"/tests/sim/*.c "$top"/tests/explorer/*.c; do
-    case ${source##*/} in test-kill-reuse.c) ;; test-*) continue ;; esac
+    case ${source##*/} in test-kill-reuse.c | test-clone.c) ;; test-* | starve.c) continue ;; esac
     object=${source#"$top"/}
     printf '%s\0%s\0' "$source" "$scratch/base/${object//\//-}.o"
   done | xargs -0 -n 2 -P "$(nproc)" sh -c "$compiler $flags"' -c "$1" -o "$2"' compile || exit 1
@@ -37,8 +37,9 @@ link() {
   for object in "$1"/*.o; do
     case $2:${object##*/} in
     sim:tests-sim-sim.c.o | sim:tests-sim-threads.c.o) ;;
-    explorer:tests-explorer-* | test-kill-reuse:tests-sim-test-kill-reuse.c.o) ;;
-    *:tests-sim-sim.c.o | *:tests-sim-threads.c.o | *:tests-explorer-* | *:tests-sim-test-*) continue ;;
+    explorer:tests-explorer-* | test-kill-reuse:tests-sim-test-kill-reuse.c.o | test-clone:common-store-test-clone.c.o) ;;
+    test-clone:tests-*) continue ;;
+    *:tests-sim-sim.c.o | *:tests-sim-threads.c.o | *:tests-explorer-* | *:tests-sim-test-* | *:common-store-test-*) continue ;;
     esac
     objects+=("$object")
   done
