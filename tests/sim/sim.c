@@ -45,6 +45,7 @@ struct swarm {
   unsigned weights[REQUEST_BLOCK_STATUS + 1];
   unsigned admin_weight;        /* of 1000 requests */
   unsigned clone_weight;        /* likewise */
+  unsigned shift_weight;        /* likewise: ranges collapsed or inserted */
   unsigned unaligned, fua;      /* percent */
   unsigned depth;               /* requests at a time */
   unsigned crash, reopen, fault;/* of 10000 turns */
@@ -79,6 +80,7 @@ swarm_draw (struct swarm *swarm, const struct settings *settings, uint64_t seed)
   swarm->weights[REQUEST_READ] += 3;
   swarm->admin_weight = PICK (&random, 0, 5, 30);
   swarm->clone_weight = PICK (&random, 0, 10, 60);
+  swarm->shift_weight = PICK (&random, 0, 10, 60);
   swarm->unaligned = PICK (&random, 0, 5, 50);
   swarm->fua = PICK (&random, 0, 5, 30);
   swarm->depth = PICK (&random, 1, 3, 8, 16);
@@ -199,6 +201,23 @@ start_clone (struct world *world, const struct swarm *swarm, unsigned source)
 }
 
 static void
+start_shift (struct world *world, const struct swarm *swarm, unsigned disk)
+{
+  struct random *random = &world->random;
+  uint64_t blocks = world->disks[disk].size / BLOCK_SIZE, first, count;
+  bool is_up = random_chance (random, 50);
+
+  if (blocks < 2 || (random_chance (random, 15) && world_shift_again (world, disk)))
+    return;
+  first = random_below (random, random_chance (random, 30) ? blocks : MIN (blocks, 8));
+  count = random_between (random, 1, MAX (2, swarm->disk_blocks / 4));
+  if (!is_up)
+    count = MIN (count, blocks - MAX (first, 1));
+  world_shift_range (world, disk, is_up ? ADMIN_INSERT : ADMIN_COLLAPSE, first * BLOCK_SIZE,
+                     count * BLOCK_SIZE);
+}
+
+static void
 start_request (struct world *world, const struct swarm *swarm)
 {
   struct random *random = &world->random;
@@ -212,6 +231,10 @@ start_request (struct world *world, const struct swarm *swarm)
   }
   if (random_below (random, 1000) < swarm->admin_weight) {
     start_admin (world, swarm);
+    return;
+  }
+  if (random_below (random, 1000) < swarm->shift_weight) {
+    start_shift (world, swarm, disk);
     return;
   }
   if (random_below (random, 1000) < swarm->clone_weight) {
@@ -307,11 +330,13 @@ run_all (const struct settings *settings)
     world_destroy (world);
   }
   printf ("%s seeds %" PRIu64 "..%" PRIu64 ": %" PRIu64 " requests (%" PRIu64 " errors, %" PRIu64
-          " of them no space), %" PRIu64 " admin, %" PRIu64 " kills, %" PRIu64
+          " of them no space), %" PRIu64 " admin, %" PRIu64
+          " shifts, %" PRIu64 " kills, %" PRIu64
           " power cuts, %" PRIu64 " of them in recovery, %" PRIu64 " openings, %" PRIu64
           " closes, %" PRIu64 " faults, %" PRIu64 " steps, %" PRIu64 " ios, %u violations\n",
           violations ? "FAIL" : "ok", settings->seed, settings->seed + settings->runs - 1,
-          totals.requests, totals.errors, totals.enospc, totals.admins, totals.kills,
+          totals.requests, totals.errors, totals.enospc, totals.admins, totals.shifts,
+          totals.kills,
           totals.power_cuts, totals.open_crashes, totals.opens, totals.closes, totals.faults,
           totals.steps, totals.ios, violations);
   return violations ? 1 : 0;

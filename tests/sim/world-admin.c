@@ -68,7 +68,11 @@ model_done (struct world *world, const struct world_admin *admin)
     break;
   case ADMIN_COLLAPSE:
   case ADMIN_INSERT:
+    if (admin->is_again)
+      break;
     disk->size = admin->size;
+    memcpy (&disk->shift_id, admin->admin.request_id, sizeof disk->shift_id);
+    world->totals.shifts++;
     break;
   case ADMIN_SYNC:
     for (unsigned d = 0; d < WORLD_DISKS; d++)
@@ -102,6 +106,11 @@ model_shift_end (struct world *world, const struct world_admin *admin, bool is_o
   struct world_disk *disk = &world->disks[admin->disk];
   uint64_t from = admin->admin.offset, end = MAX (disk->size, admin->size);
 
+  if (is_ok && admin->admin.was_done != admin->is_again)
+    world_fail (world, "a shift that was %sdone before was %sdone", admin->is_again ? "" : "not ",
+                admin->is_again ? "" : "not ");
+  if (admin->is_again)
+    return;
   world->clone.is_running = false;
   oracle_end (&disk->oracle, admin->change, from, end - from, is_ok, is_ok, world->now);
   if (disk->shrunk == NEVER)
@@ -135,13 +144,16 @@ admin_done (struct admin *done)
   if (done->op.error == -EBUSY && done->kind == ADMIN_DELETE)
     return;
   if (done->op.error == -ENOMEM && world->is_starved) {
-    if (admin->change != 0)
+    if (admin->change != 0 && !is_shift (done->kind))
       oracle_end (&disk->oracle, admin->change, admin->size, disk->size - admin->size, false, false,
                   world->now);
     return;
   }
   if (done->op.error == -EIO && world->is_faulty) {
     admin->is_unknown = done->kind != ADMIN_SYNC;
+    /* It may have been done in memory: the disk may be shorter than the model's. */
+    if (is_shift (done->kind))
+      disk->shrunk = NEVER;
     return;
   }
   world_fail (world, "admin %s %s failed: %s: %s", admin_names[done->kind], done->name,
@@ -282,12 +294,14 @@ world_shift_range (struct world *world, unsigned d, enum admin_kind kind, uint64
   bool is_up = kind == ADMIN_INSERT;
   uint64_t lower = offset, upper = offset + length, change;
   uint64_t moved = disk->size - (is_up ? lower : upper);
-  struct world_admin *admin = disk->exists ? begin (world, kind, d, disk->name) : NULL;
+  struct world_admin *admin;
 
-  if (admin == NULL)
+  if (!disk->exists || (is_up && disk->size + length > disk->oracle.sector_max * SECTOR_SIZE)
+      || (admin = begin (world, kind, d, disk->name)) == NULL)
     return false;
   admin->admin.offset = offset;
   admin->admin.length = length;
+  memcpy (admin->admin.request_id, &admin->begun, sizeof admin->begun);
   admin->size = is_up ? disk->size + length : disk->size - length;
   admin->change = change = oracle_change (&world->oracle);
   world->clone = (struct world_clone) {
@@ -305,6 +319,22 @@ world_shift_range (struct world *world, unsigned d, enum admin_kind kind, uint64
                 world->now);
   if (!is_up)
     disk->shrunk = NEVER;
+  admin_start (&admin->admin);
+  return true;
+}
+
+bool
+world_shift_again (struct world *world, unsigned d)
+{
+  struct world_disk *disk = &world->disks[d];
+  struct world_admin *admin;
+
+  if (!disk->exists || disk->shift_id == 0
+      || (admin = begin (world, ADMIN_COLLAPSE, d, disk->name)) == NULL)
+    return false;
+  admin->is_again = true;
+  admin->admin.length = BLOCK_SIZE;
+  memcpy (admin->admin.request_id, &disk->shift_id, sizeof disk->shift_id);
   admin_start (&admin->admin);
   return true;
 }

@@ -49,6 +49,7 @@ struct world_disk {
   struct oracle_disk oracle;
   unsigned users;               /* requests that hold it open */
   uint64_t shrunk;              /* time of the last shrink's end; NEVER while one runs */
+  uint64_t shift_id;            /* of the last collapse or insertion that was done; 0: none */
 };
 
 enum client_state { CLIENT_FREE, CLIENT_ADMITTING, CLIENT_ADMITTED, CLIENT_RUNNING, CLIENT_HELD };
@@ -79,6 +80,7 @@ struct world_clone {
 struct world_admin {
   struct admin admin;
   bool is_running;
+  bool is_again;                /* a collapse or insertion that was done before */
   bool is_unknown;              /* it failed by a device fault, or was cut off: done or not */
   unsigned disk;
   uint64_t change, begun;
@@ -86,7 +88,7 @@ struct world_admin {
 };
 
 struct world_totals {
-  uint64_t requests, errors, enospc, admins, kills, power_cuts, open_crashes, opens, closes;
+  uint64_t requests, errors, enospc, admins, shifts, kills, power_cuts, open_crashes, opens, closes;
   uint64_t steps, ios, ticks, faults;
 };
 
@@ -176,6 +178,8 @@ bool world_clone_range (struct world *world, unsigned source, uint64_t offset, u
 /* ADMIN_COLLAPSE or ADMIN_INSERT. */
 bool world_shift_range (struct world *world, unsigned disk, enum admin_kind kind, uint64_t offset,
                         uint64_t length);
+/* The last one of this disk that was done, once more, under its id. */
+bool world_shift_again (struct world *world, unsigned disk);
 
 /* Reads all disks through the store, and judges as after a crash. */
 bool world_read_all (struct world *world, enum crash_kind kind);
