@@ -155,8 +155,9 @@ start_server ()
 wait_for_server ()
 {
   local deadline=$((SECONDS + 60))
-  # nbdkit listens and writes the file before it opens the store; then a client waits.
-  until [ -s "$tmp/pid" ] && { [ $front_end = server ] || nbdinfo --list "nbd+unix://?socket=$sock" >/dev/null 2>&1; }; do
+  # nbdkit listens and writes the file before it opens the store: a client waits then, but a command would not.
+  until [ -s "$tmp/pid" ] && { [ $front_end = server ] || [ ${#where[@]} = 0 ] ||
+                                 nbdinfo --list "nbd+unix://?socket=$sock" >/dev/null 2>&1; }; do
     if ! kill -0 "$server_pid" 2>/dev/null; then
       wait "$server_pid" || true
       server_pid=
