@@ -21,6 +21,9 @@
 
 #define THREADS_MAX 16
 #define DISKS 2
+#define CLONE DISKS             /* a disk more, which only one thread touches */
+#define CLONE_BLOCKS 64
+#define CLONE_EVERY 25
 #define DISK_BLOCKS 512
 #define RECENT 256              /* values of a block that a READ may still see */
 
@@ -49,9 +52,11 @@ struct worker {
   struct random random;
   struct context *context;
   struct request request;
-  struct disk *disks[DISKS];
+  struct disk *disks[DISKS + 1];
   _Atomic bool is_done, is_admitted;
   uint64_t errors;
+  bool clones;
+  uint64_t cloned[CLONE_BLOCKS];    /* what the last disk holds */
 };
 
 static void
@@ -223,13 +228,82 @@ run_request (struct worker *worker)
   request_release (request);
 }
 
+/* --- clones --- */
+
+static void
+clone_done (struct admin *admin)
+{
+  atomic_store (&((struct worker *) admin->owner)->is_done, true);
+}
+
+/* What the last disk holds, to NUMBERS. */
+static void
+read_clone (struct worker *worker, uint64_t numbers[CLONE_BLOCKS])
+{
+  struct request *request = &worker->request;
+  struct iovec segment;
+  uint64_t bytes;
+
+  request_init (request, worker->context, worker->disks[CLONE], REQUEST_READ, 0, 0,
+                CLONE_BLOCKS * BLOCK_SIZE, worker_done);
+  request->owner = worker;
+  atomic_store (&worker->is_done, false);
+  request_start (request);
+  context_run_until (worker->context, &worker->is_done);
+  worker->errors += request->op.error != 0;
+  for (unsigned i = 0; i < CLONE_BLOCKS && request->op.error == 0; i++) {
+    CHECK (request_segments (request, i * BLOCK_SIZE, &segment, 1, &bytes) == 1);
+    memcpy (&numbers[i], segment.iov_base, 8);
+  }
+  request_release (request);
+}
+
+/* A range of some disk appears in the last: it holds what that had at a moment of the cloning, and
+ * it has held, until now, what was cloned before. */
+static void
+run_clone (struct worker *worker)
+{
+  struct shared *shared = worker->shared;
+  unsigned source = random_below (&worker->random, DISKS);
+  uint64_t from = random_below (&worker->random, 2) * CLONE_BLOCKS / 4, begun;
+  uint64_t numbers[CLONE_BLOCKS] = { 0 };
+  struct admin admin;
+
+  read_clone (worker, numbers);
+  if (memcmp (numbers, worker->cloned, sizeof numbers) != 0) {
+    printf ("FAIL threads: a clone has changed\n");
+    atomic_store (&shared->is_failed, true);
+  }
+  begun = atomic_fetch_add (&shared->clock, 1) + 1;
+  admin_init (&admin, worker->context, shared->store, ADMIN_CLONE, source == 0 ? "disk0" : "disk1",
+              clone_done);
+  strcpy (admin.new_name, "disk2");
+  admin.owner = worker;
+  admin.offset = from * BLOCK_SIZE;
+  admin.length = CLONE_BLOCKS * BLOCK_SIZE;
+  atomic_store (&worker->is_done, false);
+  admin_start (&admin);
+  context_run_until (worker->context, &worker->is_done);
+  worker->errors += admin.op.error != 0;
+  read_clone (worker, worker->cloned);
+  for (unsigned i = 0; i < CLONE_BLOCKS; i++)
+    if (!model_allows (&shared->blocks[source][from + i], worker->cloned[i], begun)) {
+      printf ("FAIL threads: the clone of disk %u block %" PRIu64 " holds %" PRIu64 "\n", source,
+              from + i, worker->cloned[i]);
+      atomic_store (&shared->is_failed, true);
+    }
+}
+
 static void *
 worker_main (void *arg)
 {
   struct worker *worker = arg;
 
-  for (uint64_t i = 0; i < worker->shared->ops && !atomic_load (&worker->shared->is_failed); i++)
+  for (uint64_t i = 0; i < worker->shared->ops && !atomic_load (&worker->shared->is_failed); i++) {
+    if (worker->clones && i % CLONE_EVERY == 0)
+      run_clone (worker);
     run_request (worker);
+  }
   return NULL;
 }
 
@@ -250,7 +324,7 @@ create_disks (struct shared *shared)
   struct context *context = store_context_create (shared->store);
   bool is_ok = context != NULL;
 
-  for (unsigned d = 0; d < DISKS && is_ok; d++) {
+  for (unsigned d = 0; d < DISKS + 1 && is_ok; d++) {
     struct admin admin;
     char name[16];
 
@@ -261,7 +335,7 @@ create_disks (struct shared *shared)
     admin_start (&admin);
     context_run_until (context, &admin_is_done);
     is_ok = admin.op.error == 0;
-    for (unsigned b = 0; b < DISK_BLOCKS; b++) {
+    for (unsigned b = 0; b < DISK_BLOCKS && d < DISKS; b++) {
       shared->blocks[d][b].count = 1;
       pthread_mutex_init (&shared->blocks[d][b].mutex, NULL);
     }
@@ -283,9 +357,10 @@ run_workers (struct shared *shared, unsigned count, uint64_t seed)
 
     worker->shared = shared;
     worker->random.state = seed * 1000 + i;
+    worker->clones = i == 0;
     worker->context = store_context_create (shared->store);
     CHECK (worker->context != NULL);
-    for (unsigned d = 0; d < DISKS; d++) {
+    for (unsigned d = 0; d < DISKS + 1; d++) {
       char name[16];
 
       snprintf (name, sizeof name, "disk%u", d);
@@ -302,7 +377,7 @@ run_workers (struct shared *shared, unsigned count, uint64_t seed)
     while (workers[i].context->queue->in_flight > 0)
       context_run (workers[i].context);
     context_run (workers[i].context);
-    for (unsigned d = 0; d < DISKS; d++)
+    for (unsigned d = 0; d < DISKS + 1; d++)
       disk_close (workers[i].disks[d]);
     store_context_destroy (shared->store, workers[i].context);
   }
