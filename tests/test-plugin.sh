@@ -185,16 +185,31 @@ import nbd
 
 h = nbd.NBD()
 h.set_export_name("disk")
+h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
 h.set_strict_mode(0)
 h.connect_unix(sys.argv[1])
 SIZE = 48 << 20
+MIB = 1 << 20
+
+
+def extents(offset, length, flags=0):
+    found = []
+    h.block_status(length, offset, lambda context, at, entries, error: found.extend(zip(entries[::2], entries[1::2])), flags)
+    return found
+
+
 # More than the engine takes at once, and all that nbdkit lets through.
 data = bytes(range(256)) * (40 << 12)
 h.pwrite(data, 4096)
 assert h.pread(len(data), 4096) == data
-h.zero(1 << 20, 0, nbd.CMD_FLAG_NO_HOLE)
-h.trim(1 << 20, 1 << 20)
-h.cache(1 << 20, 2 << 20)
+# What keeps its space is no hole.
+h.zero(MIB, 0, nbd.CMD_FLAG_NO_HOLE)
+h.zero(MIB, MIB, nbd.CMD_FLAG_FAST_ZERO)
+h.trim(MIB, 2 * MIB, nbd.CMD_FLAG_FUA)
+h.cache(MIB, 3 * MIB)
+assert extents(0, 4 * MIB) == [(MIB, 2), (2 * MIB, 3), (MIB, 0)], extents(0, 4 * MIB)
+assert extents(4096, 4 * MIB, nbd.CMD_FLAG_REQ_ONE) == [(MIB - 4096, 2)]
+assert h.pread(4 * MIB, 0) == bytes(3 * MIB) + data[3 * MIB - 4096:4 * MIB - 4096]
 for function, expected in (lambda: h.pwrite(b"x", SIZE), "ENOSPC"), (lambda: h.pread(1, SIZE), "EINVAL"):
     try:
         function()
