@@ -224,6 +224,24 @@ start_read_error (struct world *world)
   request (world, 0, REQUEST_WRITE, 0, 1024, 512);
 }
 
+/* A place cannot be written once: the block must not be taken for clean. */
+static void
+start_write_error (struct world *world)
+{
+  world->is_faulty = true;
+  world->may_lose_space = true;     /* the place stays out of use until the next opening */
+  sim_fail (world->image, IO_WRITE, 0, -EIO, false);
+  world->store->keeper.old_version = cache_version (world->store->cache);
+  keeper_kick (world->store);
+  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+}
+
+static void
+then_flush (struct world *world)
+{
+  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+}
+
 #define CUTS (CUT_POWER | CUT_KILL)
 
 const struct scenario races[] = {
@@ -262,5 +280,8 @@ const struct scenario races[] = {
   { .name = "race-5-read-error",
     .about = "two WRITEs of parts of a block that cannot be read once",
     .base = base_written, .start = start_read_error, .then = then_read, .cuts = CUTS },
+  { .name = "race-5-write-error", .about = "write-back fails once, and then a FLUSH",
+    .base = base_written, .warm = warm_dirty, .start = start_write_error, .then = then_flush,
+    .cuts = CUTS },
 };
 const unsigned race_count = ARRAY_COUNT (races);

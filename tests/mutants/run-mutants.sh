@@ -39,7 +39,7 @@ link() {
     sim:tests-sim-sim.c.o | sim:tests-sim-threads.c.o) ;;
     explorer:tests-explorer-* | test-kill-reuse:tests-sim-test-kill-reuse.c.o | test-clone:common-store-test-clone.c.o) ;;
     test-clone:tests-*) continue ;;
-    *:tests-sim-sim.c.o | *:tests-sim-threads.c.o | *:tests-explorer-* | *:tests-sim-test-* | *:common-store-test-*) continue ;;
+    *:tests-sim-sim.c.o | *:tests-sim-threads.c.o | *:tests-sim-starve.c.o | *:tests-explorer-* | *:tests-sim-test-* | *:common-store-test-*) continue ;;
     esac
     objects+=("$object")
   done
@@ -48,7 +48,7 @@ link() {
 
 # run_one NAME FILE EDIT DETECTOR: 0 if the mutant was caught.
 run_one() {
-  local name=$1 file=$2 edit=$3 detector=$4 dir=$scratch/$1 status
+  local name=$1 file=$2 edit=$3 detector=$4 dir=$scratch/$1 status begun=$SECONDS
   mkdir -p "$dir"
   ln -s "$scratch"/base/*.o "$dir"
   sed "$edit" "$top/common/$file" >"$dir/${file##*/}"
@@ -73,7 +73,8 @@ run_one() {
     return 1
     ;;
   esac
-  echo "ok $name: caught by $detector: $(grep -m1 FAIL "$dir/output" | cut -c1-160)"
+  printf 'ok %-34s %-21s %-46s %3d s  %s\n' "$name" "$file" "$detector" $((SECONDS - begun)) \
+    "$(grep -m1 FAIL "$dir/output" | sed 's/^FAIL[^:]*: //' | cut -c1-100)"
   rm -rf "$dir"
 }
 
