@@ -392,6 +392,14 @@ connection_stop (struct connection *connection)
   }
 }
 
+/* How long a client may hold memory and do nothing. */
+static double
+stall_seconds (const struct connection *connection)
+{
+  return store_is_short_of_memory (server_of (connection)->store) ? STALL_SECONDS_SHORT
+                                                                  : STALL_SECONDS;
+}
+
 void
 connection_tick (struct connection *connection, double at)
 {
@@ -413,10 +421,11 @@ connection_tick (struct connection *connection, double at)
   case CONNECTION_DRAINING:
     if (connection->is_stopping && at - connection->since > STOP_SECONDS)
       holds_memory = true;
-    else if (at - connection->progress_at <= STALL_SECONDS)
+    else if (at - connection->progress_at <= stall_seconds (connection))
       return;
     if (holds_memory) {
-      log_warning ("a client that took no data any more was disconnected");
+      complain (connection, "a client was disconnected",
+                "it held memory, and neither sent nor took data");
       connection_die (connection);
     }
     return;

@@ -332,6 +332,7 @@ void transmit_drop_incoming (struct connection *connection);
 /* --- connection.c: a client from accept to the end --- */
 
 #define STALL_SECONDS 120          /* without progress, while replies or a payload hold memory */
+#define STALL_SECONDS_SHORT 5      /* the same while others wait for memory */
 #define STOP_SECONDS 10            /* for replies to be taken when the server ends */
 #define INPUT_BYTES (144 * 1024)   /* a batch of 32 WRITEs of 4 KiB, in one recv */
 

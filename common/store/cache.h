@@ -127,6 +127,9 @@ struct cache_ticket {
   bool is_refused;              /* by cache_refuse_dirty: nothing was charged (never cleared) */
 };
 
+/* Whether a request of up to CACHE_SMALL_MAX frames waits for what others have charged. */
+bool cache_in_flight_wanted (struct cache *cache);
+
 /* Charges COUNT frames for a request in flight (received payload, pinned replies).  True: charged.
  * False: TICKET is queued (first come, first served), and WAITER handed back by the uncharge that
  * makes room; it is charged then.  COUNT <= in_flight_max (cache_get_stats): half of all frames.

@@ -508,6 +508,12 @@ store_arena_path (struct store *store)
   return store->arena->path;
 }
 
+bool
+store_is_short_of_memory (struct store *store)
+{
+  return cache_in_flight_wanted (store->cache);
+}
+
 size_t
 store_get_counters (struct store *store, struct store_counter *counters, size_t max)
 {

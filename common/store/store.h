@@ -120,6 +120,10 @@ void store_get_info (struct store *store, struct store_info *info);
 const char *store_path (struct store *store);
 const char *store_arena_path (struct store *store);   /* NULL: off */
 
+/* Whether requests of up to 1 MiB wait for memory that others, which were admitted before, hold.  Any
+ * thread. */
+bool store_is_short_of_memory (struct store *store);
+
 /* Live counters, since the store was opened; see lacuna-stat in lacuna(1).  NAME is in lower_case
  * with the unit last. */
 struct store_counter { const char *name; uint64_t value; };
