@@ -153,11 +153,14 @@ judge_piece (struct sweep *sweep, uint64_t from, uint64_t to, const struct check
   if (shared == NULL) {
     if (sweep->count > 1 && !sweep->checker->has_damaged_shared)
       report_overlap (sweep, from, to);
-  } else if (sweep->count != shared->owners
-             && !(sweep->count < shared->owners && sweep->may_lack))
+  } else if (sweep->count > shared->owners)
     checker_find (sweep->checker, CHECKER_DAMAGE, where,
-                  sweep->count < shared->owners ? "the blocks are never freed"
-                                                : "the blocks are freed while they are in use",
+                  "the blocks are freed while they are in use",
+                  "%" PRIu64 " blocks have %zu owners, not %" PRIu64, to - from, sweep->count,
+                  shared->owners);
+  else if (sweep->count < shared->owners && !sweep->may_lack)
+    checker_find (sweep->checker, CHECKER_REPAIRABLE, where,
+                  "this is corrected when the store is opened for writing",
                   "%" PRIu64 " blocks have %zu owners, not %" PRIu64, to - from, sweep->count,
                   shared->owners);
 }

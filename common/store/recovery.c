@@ -208,6 +208,7 @@ recovery_mark_extents (struct store *store, const struct replay *replay, bool wa
                        char **error)
 {
   struct space_owners wrong;
+  uint64_t corrected;
 
   list_for_each (link, &store->disks) {
     struct disk *disk = container_of (link, struct disk, link);
@@ -220,11 +221,17 @@ recovery_mark_extents (struct store *store, const struct replay *replay, bool wa
       return error_set (error, -EUCLEAN, "damaged: an extent of disk %s lies outside of the store;"
                         " lacuna check tells more", disk->name);
   }
-  if (!space_check_owners (store->space, &wrong))
-    return error_set (error, -EUCLEAN, "damaged: %" PRIu64 " blocks at %" PRIu64 " of the store"
-                      " belong to %" PRIu32 " extents, not %" PRIu32 " as the table of shared"
-                      " blocks says; lacuna check tells more",
-                      wrong.length, wrong.place, wrong.found, wrong.expected);
+  if (!space_check_owners (store->space, &corrected, &wrong))
+    return wrong.length == 0
+             ? error_set (error, -ENOMEM, "there is not enough memory for its metadata")
+             : error_set (error, -EUCLEAN, "damaged: %" PRIu64 " blocks at %" PRIu64 " of the store"
+                          " belong to %" PRIu32 " extents, not %" PRIu32 " as the table of shared"
+                          " blocks says; lacuna check tells more",
+                          wrong.length, wrong.place, wrong.found, wrong.expected);
+  if (corrected > 0)
+    log_warning ("%s: %" PRIu64 " blocks belong to fewer extents than the table of shared blocks"
+                 " says, as after a repair that has left out parts of maps; it is corrected",
+                 store->path, corrected);
   if (!recovery_free_pending (store, replay))
     return error_set (error, -EUCLEAN, "damaged: the arena frees blocks that are in use");
   if (!was_clean)

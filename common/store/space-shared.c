@@ -16,9 +16,6 @@
 
 #define RUN_LENGTH_MAX UINT64_C (0xffffffff)
 
-/* Entries copied out of a tree at a time. */
-#define WALK_ENTRIES 64
-
 /* Nodes that a change of one run can need, in the two trees together, where it has them alone: a
  * leaf that is frozen and copied, or split; and those of the upper levels that no other has. */
 #define CHANGE_NODES 3
@@ -121,31 +118,19 @@ numbers_change (struct run_numbers *numbers, uint64_t place, uint64_t length, in
   }
 }
 
-/* Whether all runs of A have their number in B too; false: *WRONG, with numbers of A and B. */
+/* The first run, or rest of one, from *PLACE on: where, how long, and its number; false: none. */
 static bool
-numbers_agree (const struct run_numbers *a, const struct run_numbers *b,
-               struct space_owners *wrong)
+numbers_next (const struct run_numbers *numbers, uint64_t *place, uint64_t *length,
+              uint32_t *number)
 {
-  struct btree_entry entries[WALK_ENTRIES];
-  uint64_t key = 0, part;
-  size_t count;
+  struct btree_entry entry;
 
-  do {
-    count = btree_scan (&a->tree, key, entries, WALK_ENTRIES);
-    for (size_t i = 0; i < count; i++) {
-      uint64_t end = entry_end (&entries[i]);
-
-      for (uint64_t place = entries[i].key; place < end; place += part) {
-        uint32_t number = numbers_at (b, place, end - place, &part);
-
-        if (number == entry_number (&entries[i]))
-          continue;
-        *wrong = (struct space_owners) { place, part, entry_number (&entries[i]), number };
-        return false;
-      }
-      key = entries[i].key + 1;
-    }
-  } while (count == WALK_ENTRIES);
+  if ((! btree_floor (&numbers->tree, *place, &entry) || entry_end (&entry) <= *place)
+      && ! btree_ceiling (&numbers->tree, *place, &entry))
+    return false;
+  *place = MAX (*place, entry.key);
+  *length = entry_end (&entry) - *place;
+  *number = entry_number (&entry);
   return true;
 }
 
@@ -332,18 +317,55 @@ seen_again (struct space *space, uint64_t place, uint64_t length)
   return true;
 }
 
-bool
-space_check_owners (struct space *space, struct space_owners *wrong)
+/* Whether no block has more owners than the table says. */
+static bool
+owners_are_known (struct space *space, struct space_owners *wrong)
 {
-  bool ok = numbers_agree (&space->seen, &space->shared, wrong);
+  uint64_t length;
+  uint32_t found;
 
-  if (ok && ! numbers_agree (&space->shared, &space->seen, wrong)) {
-    uint32_t expected = wrong->found;
+  for (uint64_t place = 0; numbers_next (&space->seen, &place, &length, &found); place += length) {
+    uint32_t expected = numbers_at (&space->shared, place, length, &length);
 
-    ok = false;
-    wrong->found = wrong->expected;
-    wrong->expected = expected;
+    if (found <= expected)
+      continue;
+    *wrong = (struct space_owners) { place, length, found, expected };
+    return false;
   }
+  return true;
+}
+
+/* Takes owners that do not exist out of the table. */
+static bool
+owners_correct (struct space *space, uint64_t *corrected)
+{
+  uint64_t length;
+  uint32_t expected;
+
+  for (uint64_t place = 0; numbers_next (&space->shared, &place, &length, &expected);
+       place += length) {
+    uint32_t found = numbers_at (&space->seen, place, length, &length);
+
+    if (found == expected)
+      continue;
+    if (btree_pool_ensure (space->shared.tree.pool, 3) < 0)
+      return false;
+    numbers_set (&space->shared, place, length, found);
+    space->is_shared_changed = true;
+    *corrected += length;
+  }
+  return true;
+}
+
+bool
+space_check_owners (struct space *space, uint64_t *corrected, struct space_owners *wrong)
+{
+  bool ok;
+
+  *corrected = 0;
+  *wrong = (struct space_owners) { 0 };
+  ok = owners_are_known (space, wrong) && owners_correct (space, corrected);
+  shared_changed (space);
   btree_clear (&space->seen.tree);
   space->seen.blocks = 0;
   return ok;

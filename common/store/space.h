@@ -64,13 +64,14 @@ bool space_mark_used (struct space *space, uint64_t place, uint64_t length);
 /* The same for a run of which some blocks may have been marked: these have one owner more.  False:
  * it is not data, or no memory. */
 bool space_mark_shared (struct space *space, uint64_t place, uint64_t length);
-/* After all have been marked: true if the table has just those runs that were marked by several
- * owners, and as many.  False: *WRONG is one of which it is not true. */
+/* After all have been marked: compares that with the table.  Where this has more owners it is
+ * corrected, *CORRECTED blocks in all.  False: *WRONG has more than the table knows of; or there is
+ * no memory (*WRONG is empty). */
 struct space_owners {
   uint64_t place, length;
   uint32_t found, expected;    /* owners: marked, and as the table says */
 };
-bool space_check_owners (struct space *space, struct space_owners *wrong);
+bool space_check_owners (struct space *space, uint64_t *corrected, struct space_owners *wrong);
 /* A metadata node (and its mirror) is in use; false as above. */
 bool space_mark_node (struct space *space, uint64_t place);
 /* After an unclean end nobody knows which free blocks the host still holds: all below END count
