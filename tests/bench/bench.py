@@ -167,7 +167,7 @@ class Run:
             self.last = {}
             try:
                 session(self, server)
-            except (RuntimeError, subprocess.SubprocessError) as error:
+            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
                 self.say(f"{session.__name__}: {error}")
             finally:
                 server.destroy()

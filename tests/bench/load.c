@@ -502,6 +502,8 @@ load_connect (struct load *load)
   size = load->streams[0].client.size;
   if (settings->length == 0 && size > settings->offset)
     settings->length = size - settings->offset;
+  if (settings->command == NBD_CMD_BLOCK_STATUS)
+    settings->bytes = MIN (settings->bytes, settings->length);
   if (settings->bytes > settings->length || settings->offset + settings->length > size)
     client_die ("the disk has only %llu bytes", (unsigned long long) size);
 }

@@ -150,10 +150,10 @@ class Server:
 
     def pin(self, processors):
         for pid in descendants(self.pid()):
-            for task in os.listdir(f"/proc/{pid}/task"):
+            for task in glob.glob(f"/proc/{pid}/task/*"):
                 try:
-                    os.sched_setaffinity(int(task), processors)
-                except OSError:
+                    os.sched_setaffinity(int(os.path.basename(task)), processors)
+                except OSError:      # it has ended
                     pass
 
     def cpu_seconds(self):
@@ -171,9 +171,12 @@ class Server:
         """Resident bytes, without what is shared: neither the page cache counts, nor an arena."""
         total = 0
         for pid in descendants(self.pid()):
-            for line in open(f"/proc/{pid}/status"):
-                if line.startswith(("RssAnon:", "RssFile:")):
-                    total += int(line.split()[1]) * 1024
+            try:
+                for line in open(f"/proc/{pid}/status"):
+                    if line.startswith(("RssAnon:", "RssFile:")):
+                        total += int(line.split()[1]) * 1024
+            except OSError:
+                pass
         return total
 
     def allocated(self):
@@ -200,7 +203,16 @@ class Lacuna(Server):
 
     def command(self, size):
         place = ["-p", str(self.port)] if self.port else ["-U", self.socket]
-        return [self.bench.lacuna, "serve", self.file, *place, "--cache", self.cache]
+        return [self.bench.lacuna, "serve", self.file, *place, "--cache", self.cache, "--arena", self.arena()]
+
+    def arena(self):
+        return f"/dev/shm/{os.path.basename(self.directory)}.arena"
+
+    def destroy(self):
+        arena = self.directory and self.arena()
+        super().destroy()
+        if arena and os.path.exists(arena):
+            os.unlink(arena)
 
     def export(self):
         return "disk"
@@ -214,7 +226,8 @@ class LacunaNbdkit(Lacuna):
 
     def command(self, size):
         place = ["-i", "127.0.0.1", "-p", str(self.port)] if self.port else ["-U", self.socket]
-        return ["nbdkit", "-f", *place, self.bench.plugin, self.file, "disk=disk", f"cache={self.cache}"]
+        return ["nbdkit", "-f", *place, self.bench.plugin, self.file, "disk=disk", f"cache={self.cache}",
+                f"arena={self.arena()}"]
 
 
 class NbdkitFile(Server):
