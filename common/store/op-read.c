@@ -47,8 +47,10 @@ read_charge (struct request *request)
       return OP_MORE;
     }
   }
-  op_expect (op);
   request->charged = count;
+  if (cache_try_charge (request->disk->store->cache, count))
+    return OP_MORE;
+  op_expect (op);
   if (!cache_charge (request->disk->store->cache, count, &op->waiter, &request->ticket))
     return OP_WAIT;
   op_wake (op);

@@ -41,7 +41,8 @@ op_start (struct op *op)
 {
   CHECK (op->magic == OP_MAGIC);
   CHECK (atomic_load (&op->pending) == 0);
-  atomic_store (&op->pending, 1);
+  /* Nobody else knows the op yet; a mailbox makes it known with what it holds. */
+  atomic_store_explicit (&op->pending, 1, memory_order_relaxed);
   atomic_fetch_add_explicit (&op->context->active, 1, memory_order_relaxed);
   op_schedule (op);
 }
@@ -114,7 +115,8 @@ op_run (struct op *op, unsigned steps_max)
     }
     if (next == OP_DONE) {
       CHECK (atomic_load (&op->pending) == 1);
-      atomic_store (&op->pending, 0);
+      /* All wakes have been: nobody else looks at it any more. */
+      atomic_store_explicit (&op->pending, 0, memory_order_relaxed);
       atomic_fetch_sub_explicit (&context->active, 1, memory_order_relaxed);
       op->done (op);
       break;
