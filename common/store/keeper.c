@@ -28,7 +28,7 @@
  * for what is committed while it writes back. */
 #define KEEPER_HALF_PERCENT 50
 /* From this share of the most that may be dirty on, it is written back. */
-#define KEEPER_DIRTY_SHARE 4
+#define KEEPER_DIRTY_SHARE 2
 /* The longest piece that is passed down at once, blocks (64 MiB): a hole punch of
  * that size takes some 13 ms on ext4. */
 #define KEEPER_DISCARD_BLOCKS 16384
