@@ -24,7 +24,7 @@
 /* To wait for so long before sleeping: somewhat longer than a client takes that was asleep itself. */
 #define AWAKE_NS 100000
 /* So long between two looks: another thread ran meanwhile. */
-#define SWITCHED_NS 10000
+#define SWITCHED_NS 3000
 /* Requests so waited for before the loop looks at everything else again. */
 #define AWAKE_ROUNDS_MAX 64
 #define SLEEPS_MAX 4096            /* between two tries, where they are in vain */
