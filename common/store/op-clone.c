@@ -3,8 +3,8 @@
  * one, without a copy: the blocks get one owner more.  An administrative op; stands for:
  *
  *   [admin lock; tail room]  check
- *   lock both ranges QUIESCE, in order of disk and block
- *   write back what is dirty in the source's
+ *   write back what is dirty in the source
+ *   lock both ranges QUIESCE, in order of disk and block; write back the rest
  *   keep checkpoints off
  *   upgrade the target's lock to EXCLUSIVE
  *   set memory aside for all that follows
@@ -37,9 +37,10 @@
 #include "store/op-admin.h"
 
 enum clone_stage {
-  CLONE_LOCK_FIRST = ADMIN_OWN,
+  CLONE_WRITE_BACK = ADMIN_OWN,    /* so that writers are kept off for the rest only */
+  CLONE_LOCK_FIRST,
   CLONE_LOCK_SECOND,
-  CLONE_CLEAN,       /* the source's dirty blocks to their places */
+  CLONE_WRITE_REST,  /* the source's dirty blocks to their places */
   CLONE_CLEANED,
   CLONE_UPGRADE,     /* checkpoints are kept off */
   CLONE_COUNT,       /* what memory the changes need */
@@ -137,7 +138,7 @@ clone_check (struct admin *admin)
   clone->from = admin->offset / BLOCK_SIZE;
   clone->to = admin->target_offset / BLOCK_SIZE;
   clone->length = admin->length / BLOCK_SIZE;
-  admin->op.stage = CLONE_LOCK_FIRST;
+  admin->op.stage = CLONE_WRITE_BACK;
   return OP_MORE;
 }
 
@@ -167,13 +168,14 @@ clone_lock (struct admin *admin, bool is_second, int next)
   return OP_MORE;
 }
 
+/* What is dirty in the source now.  If it cannot all be written, the second time will tell. */
 static enum op_next
-clone_clean (struct admin *admin)
+clone_write_back (struct admin *admin, int next)
 {
   struct clone *clone = admin->clone;
   struct op *op = &admin->op;
 
-  op->stage = CLONE_CLEANED;
+  op->stage = next;
   clone->writeback = (struct writeback_request) {
     .disk = clone->source,
     .version = cache_version (admin->store->cache),
@@ -362,12 +364,14 @@ enum op_next
 clone_step (struct admin *admin)
 {
   switch ((enum clone_stage) admin->op.stage) {
+  case CLONE_WRITE_BACK:
+    return clone_write_back (admin, CLONE_LOCK_FIRST);
   case CLONE_LOCK_FIRST:
     return clone_lock (admin, false, CLONE_LOCK_SECOND);
   case CLONE_LOCK_SECOND:
-    return clone_lock (admin, true, CLONE_CLEAN);
-  case CLONE_CLEAN:
-    return clone_clean (admin);
+    return clone_lock (admin, true, CLONE_WRITE_REST);
+  case CLONE_WRITE_REST:
+    return clone_write_back (admin, CLONE_CLEANED);
   case CLONE_CLEANED:
     return clone_cleaned (admin);
   case CLONE_UPGRADE:
