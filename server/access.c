@@ -98,8 +98,8 @@ skip_blanks (struct reader *reader)
     reader->at++;
 }
 
-/* Reads a word, up to a blank or a character of STOP; what is in double quotes has no meaning of its
- * own, and is told by *IS_QUOTED. */
+/* Reads a word, up to a blank or a character of STOP; what is in double quotes has no meaning of
+ * its own, and is told by *IS_QUOTED. */
 static bool
 read_word (struct reader *reader, const char *stop, char word[WORD_MAX], bool *is_quoted)
 {
@@ -192,6 +192,13 @@ parse_text (struct reader *reader, struct condition *condition, const char *text
 }
 
 static bool
+fail_nobody (struct reader *reader, const char *word)
+{
+  return fail (reader, "%s is nobody: any, tls, psk:, dn:, dns:, email:, uri:, uid: or net:",
+               word);
+}
+
+static bool
 parse_condition (struct reader *reader, struct condition *condition, char *word)
 {
   char *colon = strchr (word, ':'), *value = colon ? colon + 1 : word;
@@ -202,7 +209,7 @@ parse_condition (struct reader *reader, struct condition *condition, char *word)
     return true;
   }
   if (!colon || *value == '\0')
-    return fail (reader, "%s is nobody: any, tls, psk:, dn:, dns:, email:, uri:, uid: or net:", word);
+    return fail_nobody (reader, word);
   if (strncmp (word, "psk:", length) == 0) {
     condition->kind = CONDITION_KEY;
     return parse_text (reader, condition, value);
@@ -224,7 +231,7 @@ parse_condition (struct reader *reader, struct condition *condition, char *word)
     condition->kind = CONDITION_NET;
     return parse_net (reader, condition, value);
   }
-  return fail (reader, "%s is nobody: any, tls, psk:, dn:, dns:, email:, uri:, uid: or net:", word);
+  return fail_nobody (reader, word);
 }
 
 /* --- rules --- */

@@ -200,7 +200,8 @@ device_index (const char *path, int fd)
   length = readlink (link, target, sizeof target - 1);
   target[length > 0 ? length : 0] = '\0';
   name = strrchr (target, '/');
-  if (!name || strncmp (name, "/nbd", 4) != 0 || strspn (name + 4, "0123456789") != strlen (name + 4)) {
+  if (!name || strncmp (name, "/nbd", 4) != 0
+      || strspn (name + 4, "0123456789") != strlen (name + 4)) {
     client_error (path, NULL, "not an NBD device as a whole");
     return -1;
   }
@@ -239,8 +240,9 @@ client_attach_resize (int argc, char **argv)
 {
   static const struct client_syntax syntax = {
     .usage = "attach-resize DEVICE SIZE",
-    .help = "Tells the kernel that the disk attached as DEVICE (/dev/nbd0) has another size, after\n"
-            "`lacuna resize' on the server.  The file system on it grows by resize2fs, xfs_growfs.\n",
+    .help = "Tells the kernel that the disk attached as DEVICE (/dev/nbd0) has another size,\n"
+            "after `lacuna resize' on the server.  The file system on it grows by resize2fs or\n"
+            "xfs_growfs.\n",
     .operands_min = 2, .operands_max = 2,
   };
   struct client_arguments arguments;

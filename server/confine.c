@@ -2,8 +2,9 @@
 /* confine.c - what the process gives up, so that whoever takes it over gets little.
  *
  * The user: as soon as the addresses are bound, before anything is read that comes from others.
- * System calls: once all runs.  What is forbidden is what a block server never does (start programs, look into
- * other processes, change the system); it fails with EPERM.  Files that its user may open it can open still.
+ * System calls: once all runs.  What is forbidden is what a block server never does (start
+ * programs, look into other processes, change the system); it fails with EPERM.  Files that its
+ * user may open it can open still.
  */
 #include <errno.h>
 #include <grp.h>

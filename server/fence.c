@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* fence.c - a client that comes back finds nothing of its former self at work.
  *
- * A client whose connection has failed (the Linux kernel, after a timeout) sends on another one again what
- * had no answer, and goes on.  What it had sent on the first one must not be carried out after that, over newer
- * data.  So whoever chooses a disk waits, before its first request is read, until on all connections
- * to that disk whose peer has gone
+ * A client whose connection has failed (the Linux kernel, after a timeout) sends on another one
+ * again what had no answer, and goes on.  What it had sent on the first one must not be carried
+ * out after that, over newer data.  So whoever chooses a disk waits, before its first request is
+ * read, until on all connections to that disk whose peer has gone
  *
  *   what was started has ended, and
  *   what was not started has been dropped.

@@ -34,14 +34,14 @@ request_header_bytes (const struct connection *connection)
 static void
 decode_filter (struct arrived *arrived, const uint8_t *data)
 {
-  uint32_t count = (uint32_t) (arrived->payload - sizeof (struct nbd_status_filter)) / sizeof (be32);
   struct nbd_status_filter filter;
+  uint64_t count = (arrived->payload - sizeof filter) / sizeof (be32);
   be32 id;
 
   memcpy (&filter, data, sizeof filter);
   arrived->length = from_be64 (filter.length);
   arrived->contexts = 0;
-  for (uint32_t i = 0; i < count; i++) {
+  for (uint64_t i = 0; i < count; i++) {
     unsigned context;
 
     memcpy (&id, data + sizeof filter + i * sizeof id, sizeof id);

@@ -285,8 +285,8 @@ open_vsock (struct server *server, const char *port)
 
 /* --- socket activation: sd_listen_fds(3), without the library --- */
 
-/* How many sockets we were started with, and in *NAMES (malloc'd; may be NULL) what they are called,
- * with colons between.  What we start ourselves must not believe it is meant. */
+/* How many sockets we were started with, and in *NAMES (malloc'd; may be NULL) what they are
+ * called, with colons between.  What we start ourselves must not believe it is meant. */
 static unsigned
 activation_count (char **names)
 {

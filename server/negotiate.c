@@ -70,7 +70,8 @@ option_export_name (struct connection *connection, const struct asked *option)
 
   /* The one option that has no way to answer an error; and none for those who use extended
    * headers. */
-  if (connection->is_extended || option->length > DISK_NAME_MAX || !text_is_utf8 ((const char *) option->data, option->length))
+  if (connection->is_extended || option->length > DISK_NAME_MAX
+      || !text_is_utf8 ((const char *) option->data, option->length))
     return NEGOTIATE_ABORTED;
   memcpy (name, option->data, option->length);
   name[option->length] = '\0';
@@ -206,7 +207,8 @@ option_list (struct connection *connection, const struct asked *option)
 
     if (rights_of (connection, infos[i].name) == ACCESS_NONE)
       continue;
-    answer_header (connection, option->kind, NBD_REP_SERVER, sizeof length + strlen (infos[i].name));
+    answer_header (connection, option->kind, NBD_REP_SERVER,
+                   sizeof length + strlen (infos[i].name));
     answer_append (connection, &length, sizeof length);
     answer_append (connection, infos[i].name, strlen (infos[i].name));
   }

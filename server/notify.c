@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* notify.c - what systemd is told: sd_notify(3), without the library.
  *
- * The watchdog is fed only while every worker answers: each is asked by mail, and must have answered when
- * the next turn comes.  A quarter of the watchdog's time is between the two.
+ * The watchdog is fed only while every worker answers: each is asked by mail, and must have
+ * answered when the next turn comes.  A quarter of the watchdog's time is between the two.
  */
 #include <errno.h>
 #include <inttypes.h>

@@ -40,7 +40,8 @@ static const char usage[] =
   "      --run CMD         run CMD with $uri and $unixsocket set, exit with its status\n";
 
 enum { OPTION_VSOCK = 256, OPTION_CACHE, OPTION_ARENA, OPTION_RUN, OPTION_RESIZE,
-       OPTION_TLS, OPTION_TLS_CERTIFICATES, OPTION_TLS_PSK, OPTION_TLS_VERIFY_PEER, OPTION_ACCESS, OPTION_USER,
+       OPTION_TLS, OPTION_TLS_CERTIFICATES, OPTION_TLS_PSK, OPTION_TLS_VERIFY_PEER,
+       OPTION_ACCESS, OPTION_USER,
        OPTION_HELP };
 
 static const struct option long_options[] = {

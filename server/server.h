@@ -217,8 +217,9 @@ enum negotiate_result {
 void negotiate_start (struct connection *connection);
 
 /* Takes whole options from connection->input and queues the answers.  MORE: the rest has not
- * come yet.  STARTTLS: send what is queued, then it is the turn of TLS.  DONE: connection->disk is there, transmission begins with what is left in input.
- * ABORTED: send what is queued, then end. */
+ * come yet.  STARTTLS: send what is queued, then it is the turn of TLS.  DONE: connection->disk
+ * is there, transmission begins with what is left in input.  ABORTED: send what is queued, then
+ * end. */
 enum negotiate_result negotiate_run (struct connection *connection);
 
 /* --- reply.c: slots, and the replies that leave from them --- */

@@ -244,7 +244,8 @@ load_own (SSL_CTX *context, const char *directory)
 {
   char path[4096];
 
-  if (SSL_CTX_use_certificate_chain_file (context, path_in (directory, "server-cert.pem", path)) != 1
+  if (SSL_CTX_use_certificate_chain_file (context, path_in (directory, "server-cert.pem", path))
+        != 1
       || SSL_CTX_use_PrivateKey_file (context, path_in (directory, "server-key.pem", path),
                                       SSL_FILETYPE_PEM) != 1) {
     log_error ("%s: %s", path, file_reason (path));

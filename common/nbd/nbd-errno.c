@@ -44,7 +44,8 @@ static const struct row {
     { NBD_ENOSPC, "The disk has become shorter, and the request reaches beyond its new end." } },
   { ANY, NBD_CAUSE_SHUTDOWN, { NBD_ESHUTDOWN, "The server is shutting down." } },
 
-  { ANY, NBD_CAUSE_RESIZE_FORBIDDEN, { NBD_EPERM, "This disk may not be resized by its clients." } },
+  { ANY, NBD_CAUSE_RESIZE_FORBIDDEN,
+    { NBD_EPERM, "This disk may not be resized by its clients." } },
   { ANY, NBD_CAUSE_RESIZE_SHARED,
     { NBD_EPERM, "The disk cannot be made shorter while other connections use it." } },
   { ANY, NBD_CAUSE_RESIZE_SIZE,

@@ -22,7 +22,7 @@ enum nbd_cause {
   /* The server refuses. */
   NBD_CAUSE_UNKNOWN_COMMAND,
   NBD_CAUSE_FLAGS,               /* a flag that this command does not have, or was not negotiated */
-  NBD_CAUSE_PAYLOAD,             /* one that the command does not take, or none where there must be */
+  NBD_CAUSE_PAYLOAD,             /* that the command does not take; or none where there must be */
   NBD_CAUSE_TOO_LONG,            /* READ or WRITE (a payload was read and thrown away), or
                                     WRITE_ZEROES with NO_HOLE */
   NBD_CAUSE_TOO_LONG_TO_SPLIT,   /* READ whose client negotiated DF, so that it knows EOVERFLOW */

@@ -2,8 +2,8 @@
 /* nbd-protocol.h - NBD as it is on the wire: structures and constants, nothing else.
  *
  * Names and numbers are those of the specification (doc/proto.md of the nbd project), shortened;
- * all numbers are big-endian.  Extended headers are those of its branch extension-ext-header, RESIZE
- * of extension-resize.  What is reserved or experimental and not spoken here is left out.
+ * all numbers are big-endian.  Extended headers are those of its branch extension-ext-header,
+ * RESIZE of extension-resize.  What is reserved or experimental and not spoken here is left out.
  */
 #ifndef LACUNA_NBD_PROTOCOL_H
 #define LACUNA_NBD_PROTOCOL_H

@@ -8,8 +8,9 @@
 #include "fuzz.h"
 
 static const char *const words[] = {
-  "read", "write", "resize", " ", "\n", "disk", "vm-*", "\"", "\\", "#", "+", "any", "tls", "psk:alice", "dn:",
-  "CN=alice,O=x", "dns:a", "email:a@b", "uri:u", "uid:0", "uid:", "net:", "192.0.2.1", "::1", "/", "24", "0", "129",
+  "read", "write", "resize", " ", "\n", "disk", "vm-*", "\"", "\\", "#", "+", "any", "tls",
+  "psk:alice", "dn:", "CN=alice,O=x", "dns:a", "email:a@b", "uri:u", "uid:0", "uid:", "net:",
+  "192.0.2.1", "::1", "/", "24", "0", "129",
   "\t", "*", "read disk any\n", "write * psk:alice+net:192.0.2.0/24 uid:0\n",
 };
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* fuzz-control.c - the control socket: commands with members of any kind, and lines that are none. */
+/* fuzz-control.c - the control socket: commands with members of any kind, and lines that are
+ * none. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,7 +27,8 @@ static void
 put_value (struct output_bytes *bytes, struct input *input)
 {
   static const char *const values[] = {
-    "\"disk\"", "\"a\"", "\"b\"", "\"\"", "\"+\"", "\"-\"", "true", "null", "{}", "[[[]]]", "\"\\u0000\"",
+    "\"disk\"", "\"a\"", "\"b\"", "\"\"", "\"+\"", "\"-\"", "true", "null", "{}", "[[[]]]",
+    "\"\\u0000\"",
     "-1", "1e999", "\"\xff\"", "\"c\"", "1.5", "\"a/../b\"", "18446744073709551616",
   };
   char number[32];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* fuzz-nbd.c - NBD: options in any order, with lengths that fit or do not; then requests, likewise. */
+/* fuzz-nbd.c - NBD: options in any order, with lengths that fit or do not; then requests,
+ * likewise. */
 #include <string.h>
 
 #include "base/bytes.h"

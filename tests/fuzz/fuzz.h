@@ -2,9 +2,9 @@
 /* fuzz.h - what the fuzz targets share.
  *
  * A target is LLVMFuzzerTestOneInput.  Built for libFuzzer (configure CC=clang
- * --enable-sanitize=fuzzer) it looks for new paths; in any other build driver.c runs the files it is
- * given, and then inputs of random bytes: the targets make messages of bytes, so that most of what
- * comes out is well-formed in most of its parts, whatever the bytes.
+ * --enable-sanitize=fuzzer) it looks for new paths; in any other build driver.c runs the files it
+ * is given, and then inputs of random bytes: the targets make messages of bytes, so that most of
+ * what comes out is well-formed in most of its parts, whatever the bytes.
  */
 #ifndef LACUNA_FUZZ_H
 #define LACUNA_FUZZ_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* world.c - a server in this process; see fuzz.h.  It runs on the caller's thread, turn by turn, but for the
- * keeper. */
+/* world.c - a server in this process; see fuzz.h.  It runs on the caller's thread, turn by turn,
+ * but for the keeper. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
