@@ -25,7 +25,10 @@ build_base() {
   local source object
   mkdir -p "$scratch/base"
   for source in "$top"/common/{base,device,store}/*.c "$top"/tests/sim/*.c "$top"/tests/explorer/*.c; do
-    case ${source##*/} in test-kill-reuse.c | test-clone.c) ;; test-* | starve.c) continue ;; esac
+    case ${source##*/} in
+    test-kill-reuse.c | test-rot.c | test-counts.c | test-clone.c) ;;
+    test-* | starve.c) continue ;;
+    esac
     object=${source#"$top"/}
     printf '%s\0%s\0' "$source" "$scratch/base/${object//\//-}.o"
   done | xargs -0 -n 2 -P "$(nproc)" sh -c "$compiler $flags"' -c "$1" -o "$2"' compile || exit 1
@@ -37,9 +40,10 @@ link() {
   for object in "$1"/*.o; do
     case $2:${object##*/} in
     sim:tests-sim-sim.c.o | sim:tests-sim-threads.c.o) ;;
-    explorer:tests-explorer-* | test-kill-reuse:tests-sim-test-kill-reuse.c.o | test-clone:common-store-test-clone.c.o) ;;
+    explorer:tests-explorer-* | $2:tests-sim-"$2".c.o | test-clone:common-store-test-clone.c.o) ;;
     test-clone:tests-*) continue ;;
-    *:tests-sim-sim.c.o | *:tests-sim-threads.c.o | *:tests-sim-starve.c.o | *:tests-explorer-* | *:tests-sim-test-* | *:common-store-test-*) continue ;;
+    *:tests-sim-sim.c.o | *:tests-sim-threads.c.o | *:tests-sim-starve.c.o | *:tests-explorer-*) continue ;;
+    *:tests-sim-test-* | *:common-store-test-* | *:tests-sim-workloads.c.o) continue ;;
     esac
     objects+=("$object")
   done
