@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -161,6 +162,7 @@ is_replaceable (const char *path, const struct arena_identity *identity)
     return false;
   /* Without a magic number it was being made. */
   result = fstat (fd, &stat) == 0 && S_ISREG (stat.st_mode)
+           && flock (fd, LOCK_EX | LOCK_NB) == 0
            && pread (fd, &header, sizeof header, 0) >= 0
            && (header.magic == 0
                || (header.magic == ARENA_MAGIC
@@ -182,7 +184,7 @@ create_file (const char *path, const struct arena_identity *identity, uint64_t l
   fd = open (path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (fd < 0)
     return -1;
-  if (allocate_file (fd, length) == 0)
+  if (flock (fd, LOCK_EX | LOCK_NB) == 0 && allocate_file (fd, length) == 0)
     return fd;
   number = errno;
   close (fd);
@@ -328,6 +330,11 @@ arena_take_over (const char *path, const struct arena_identity *identity, const 
     return NULL;
   }
   *why = file_refuse (fd, identity, &header);
+  /* A copy of a store names the same arena; the process that has the original open uses it. */
+  if (!*why && flock (fd, LOCK_EX | LOCK_NB) < 0)
+    *why = errno == EWOULDBLOCK ? "another process uses it, as if this were a copy of a store that"
+                                  " is open"
+                                : "it cannot be locked";
   if (!*why && allocate_file (fd, header.length) < 0)
     *why = "its space cannot be allocated";
   if (!*why) {

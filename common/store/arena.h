@@ -9,7 +9,7 @@
  *
  * What lies in it is written so that it is right after any instruction: content first, then the
  * word that makes it valid, with release order.  After power loss it is gone; nothing in it may be
- * trusted then (boot id).
+ * trusted then (boot id).  Who uses it has it locked (flock).
  *
  * Layout: header block | frame headers | tail ring | (to 4096) | frames.
  */

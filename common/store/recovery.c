@@ -290,6 +290,8 @@ recovery_take_over (struct store *store, const struct replay *replay, char **err
   recovery_identity (store, &identity);
   arena = arena_take_over (path, &identity, &why);
   number = arena == NULL ? errno : 0;
+  if (number == EWOULDBLOCK)
+    return error_set (error, -EBUSY, "its arena %s cannot be taken over: %s", path, why);
   if (number != 0 && memcmp (superblock->boot_id, identity.boot_id, 16) == 0)
     return error_set (error, -number,
                       "the arena %s, with what was acknowledged last, is there but cannot be taken"
