@@ -212,6 +212,86 @@ test_parts (void)
   expect ("a torn sector", false, reads_data (data));
 }
 
+/* --- sector 0 is cloned to sector 1 --- */
+
+static uint64_t
+begin_clone (void)
+{
+  uint64_t change = oracle_change (&oracle);
+
+  oracle_clone_begin (&disk, change, SECTOR_SIZE, SECTOR_SIZE, &disk, 0, ++now);
+  return change;
+}
+
+static void
+end_clone (uint64_t change)
+{
+  oracle_end (&disk, change, SECTOR_SIZE, SECTOR_SIZE, true, true, ++now);
+}
+
+/* The target holds what CHANGE wrote to the source. */
+static bool
+target_reads (uint64_t change)
+{
+  uint64_t begun = ++now;
+
+  return oracle_judge (&oracle, &disk, SECTOR_SIZE, SECTOR_SIZE, content (change), begun, ++now);
+}
+
+static void
+target_found (uint64_t clone, const uint8_t *data, bool *was_done, bool *was_not_done)
+{
+  *was_done = *was_not_done = false;
+  oracle_clone_found (&disk, CRASH_POWER, clone, SECTOR_SIZE, SECTOR_SIZE, data, ++now, was_done,
+                      was_not_done);
+}
+
+static void
+test_clone (void)
+{
+  uint64_t a, b, c, clone;
+  bool was_done, was_not_done;
+
+  begin_history ();
+  a = write_all (false);
+  clone = begin_clone ();
+  expect ("clone: before it is done", true, target_reads (0));
+  expect ("clone: while it is being done", true, target_reads (a));
+  b = begin (false);
+  oracle_clone_add (&disk, clone, now, SECTOR_SIZE, SECTOR_SIZE, &disk, 0, b, now);
+  end_clone (clone);
+  expect ("clone: what was written meanwhile", true, target_reads (b));
+  end (b, false);
+  c = write_all (false);
+  expect ("clone: what was written later", false, target_reads (c));
+  expect ("clone: and what was there before", false, target_reads (0));
+  /* Cut off: done as a whole, or not. */
+  begin_history ();
+  a = write_all (true);
+  clone = begin_clone ();
+  oracle_crash (&disk, ++now);
+  target_found (clone, content (a), &was_done, &was_not_done);
+  expect ("clone: found done", true, was_done && !was_not_done);
+  target_found (clone, content (0), &was_done, &was_not_done);
+  expect ("clone: found not done", true, !was_done && was_not_done);
+  /* Once it has been told it is durable. */
+  begin_history ();
+  a = write_all (false);
+  clone = begin_clone ();
+  end_clone (clone);
+  oracle_crash (&disk, ++now);
+  expect ("power: a clone kept", true,
+          oracle_judge_recovered (&oracle, &disk, CRASH_POWER, SECTOR_SIZE, SECTOR_SIZE,
+                                  content (a), ++now));
+  begin_history ();
+  a = write_all (false);
+  end_clone (begin_clone ());
+  oracle_crash (&disk, ++now);
+  expect ("power: a clone lost", false,
+          oracle_judge_recovered (&oracle, &disk, CRASH_POWER, SECTOR_SIZE, SECTOR_SIZE,
+                                  content (0), ++now));
+}
+
 int
 main (void)
 {
@@ -220,6 +300,7 @@ main (void)
   test_kill ();
   test_power ();
   test_parts ();
+  test_clone ();
   oracle_disk_clear (&disk);
   printf ("%s oracle\n", failed ? "FAIL" : "ok");
   return failed != 0;
