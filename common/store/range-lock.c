@@ -11,6 +11,8 @@
  * back?  All that are not granted, overlap it and exclude its mode.  They all came later, but for
  * an upgrade, which waits for SHARED holders whenever they came.
  */
+#include <time.h>
+
 #include "base/check.h"
 #include "store/range-lock.h"
 
@@ -91,6 +93,32 @@ line_join (struct range_lock *lock, struct range_request *request)
   return request->blockers;
 }
 
+/* For stat alone: nothing depends on it. */
+static uint64_t
+clock_ns (void)
+{
+  struct timespec now;
+
+  clock_gettime (CLOCK_MONOTONIC, &now);
+  return now.tv_sec * UINT64_C (1000000000) + now.tv_nsec;
+}
+
+static void
+wait_begins (struct range_lock *lock, struct range_request *request)
+{
+  atomic_fetch_add_explicit (&lock->waits, 1, memory_order_relaxed);
+  request->waits_since = clock_ns ();
+}
+
+/* REQUEST was granted after it had to wait: to be woken. */
+static void
+wait_ends (struct range_lock *lock, struct range_request *request, struct list *wake)
+{
+  atomic_fetch_add_explicit (&lock->wait_ns, clock_ns () - request->waits_since,
+                             memory_order_relaxed);
+  list_append (wake, &request->waiter->link);
+}
+
 void
 range_lock_init (struct range_lock *lock)
 {
@@ -100,6 +128,7 @@ range_lock_init (struct range_lock *lock)
   list_init (&lock->beside);
   lock->arrivals = 0;
   atomic_init (&lock->waits, 0);
+  atomic_init (&lock->wait_ns, 0);
 }
 
 void
@@ -130,7 +159,7 @@ range_lock_acquire (struct range_lock *lock, struct range_request *request, uint
   else
     is_granted = line_join (lock, request) == 0;
   if (!is_granted)
-    atomic_fetch_add_explicit (&lock->waits, 1, memory_order_relaxed);
+    wait_begins (lock, request);
   pthread_mutex_unlock (&lock->mutex);
   /* Not request->is_granted: from here on a release may grant and end it. */
   return is_granted;
@@ -164,7 +193,7 @@ line_admit (struct range_lock *lock, struct list *wake)
       continue;
     list_remove (&request->link);
     if (line_join (lock, request) == 0)
-      list_append (wake, &request->waiter->link);
+      wait_ends (lock, request, wake);
   }
 }
 
@@ -194,7 +223,7 @@ range_lock_upgrade (struct range_lock *lock, struct range_request *request, stru
   is_granted = request->is_granted = request->blockers == 0;
   request->is_upgrading = !is_granted;
   if (!is_granted)
-    atomic_fetch_add_explicit (&lock->waits, 1, memory_order_relaxed);
+    wait_begins (lock, request);
   line_admit (lock, &wake);
   /* They all overlap this one. */
   CHECK (list_is_empty (&wake));
@@ -202,11 +231,12 @@ range_lock_upgrade (struct range_lock *lock, struct range_request *request, stru
   return is_granted;
 }
 
-/* RELEASED no longer excludes those of REQUESTS that wait for it. */
+/* RELEASED no longer excludes those of MODE that wait for it. */
 static void
-unblock (struct list *requests, const struct range_request *released, struct list *wake)
+unblock (struct range_lock *lock, enum range_mode mode, const struct range_request *released,
+         struct list *wake)
 {
-  list_for_each (link, requests) {
+  list_for_each (link, &lock->line[mode]) {
     struct range_request *request = request_of (link);
 
     if (!is_overlap (request, released->first, released->last))
@@ -218,7 +248,7 @@ unblock (struct list *requests, const struct range_request *released, struct lis
       continue;
     request->is_granted = true;
     request->is_upgrading = false;
-    list_append (wake, &request->waiter->link);
+    wait_ends (lock, request, wake);
   }
 }
 
@@ -231,7 +261,7 @@ range_lock_release (struct range_lock *lock, struct range_request *request, stru
   request->is_granted = false;
   for (enum range_mode mode = 0; mode < RANGE_MODES; mode++)
     if (excludes (request->mode, mode))
-      unblock (&lock->line[mode], request, wake);
+      unblock (lock, mode, request, wake);
   if (request->mode == RANGE_QUIESCE)
     line_admit (lock, wake);
   pthread_mutex_unlock (&lock->mutex);

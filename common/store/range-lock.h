@@ -54,7 +54,8 @@ struct range_lock {
   struct list line[RANGE_MODES];   /* requests, granted and waiting; order is told by arrival */
   struct list beside;              /* not in line: excluded by a QUIESCE; in order of arrival */
   uint64_t arrivals;
-  _Atomic uint64_t waits;          /* requests that had to wait, for stat */
+  _Atomic uint64_t waits;          /* requests that had to wait, for stat; */
+  _Atomic uint64_t wait_ns;        /* and how long, all together */
 };
 
 /* [first, last], blocks, both included. */
@@ -65,6 +66,7 @@ struct range_request {
   bool is_granted;             /* read it under the lock, or after being woken */
   bool is_upgrading;           /* holds QUIESCE, waits for EXCLUSIVE */
   uint64_t arrival;            /* its place in line */
+  uint64_t waits_since;        /* monotonic clock, ns */
   unsigned blockers;           /* requests in line that it waits for; 0 = granted */
   struct waiter *waiter;       /* woken when granted */
   struct list link;

@@ -539,7 +539,7 @@ store_get_counters (struct store *store, struct store_counter *counters, size_t 
     [COUNTER_NODES_WRITTEN] = "nodes_written",
   };
   struct cache_stats cache;
-  uint64_t values[COUNTER_COUNT], lock_waits = 0;
+  uint64_t values[COUNTER_COUNT], lock_waits = 0, lock_wait_ns = 0;
   size_t count = 0;
 
   pthread_mutex_lock (&store->contexts_mutex);
@@ -552,14 +552,19 @@ store_get_counters (struct store *store, struct store_counter *counters, size_t 
   }
   pthread_mutex_unlock (&store->contexts_mutex);
   pthread_mutex_lock (&store->disks_mutex);
-  list_for_each (link, &store->disks)
-    lock_waits += atomic_load (&container_of (link, struct disk, link)->range_lock.waits);
+  list_for_each (link, &store->disks) {
+    struct range_lock *lock = &container_of (link, struct disk, link)->range_lock;
+
+    lock_waits += atomic_load (&lock->waits);
+    lock_wait_ns += atomic_load (&lock->wait_ns);
+  }
   pthread_mutex_unlock (&store->disks_mutex);
   cache_get_stats (store->cache, &cache);
 
   const struct store_counter more[] = {
     { "full_percent", store_full_percent (store) },
     { "range_lock_waits", lock_waits },
+    { "range_lock_wait_us", lock_wait_ns / 1000 },
     { "evictions", cache.evictions },
     { "cache_frames", cache.frames },
     { "cache_clean_frames", cache.clean },

@@ -34,20 +34,27 @@ build_base() {
   done | xargs -0 -n 2 -P "$(nproc)" sh -c "$compiler $flags"' -c "$1" -o "$2"' compile || exit 1
 }
 
+# What PROGRAM has its own versions of, as the Makefile says.
+wraps() {
+  local variable=tests_[a-z]*_$1_LDFLAGS
+  [ "$1" != sim ] || variable=delay_wraps
+  sed -n "/^$variable/,/[^\\\\]$/p" "$top/Makefile.am" | grep -o -- '-Wl,[^ ]*'
+}
+
 # link OBJECT-DIRECTORY PROGRAM
 link() {
   local objects=() object
   for object in "$1"/*.o; do
     case $2:${object##*/} in
-    sim:tests-sim-sim.c.o | sim:tests-sim-threads.c.o) ;;
+    sim:tests-sim-sim.c.o | sim:tests-sim-threads.c.o | sim:tests-sim-delays.c.o) ;;
     explorer:tests-explorer-* | $2:tests-sim-"$2".c.o | test-clone:common-store-test-clone.c.o) ;;
     test-clone:tests-*) continue ;;
-    *:tests-sim-sim.c.o | *:tests-sim-threads.c.o | *:tests-sim-starve.c.o | *:tests-explorer-*) continue ;;
+    *:tests-sim-sim.c.o | *:tests-sim-threads.c.o | *:tests-sim-delays.c.o | *:tests-sim-starve.c.o | *:tests-explorer-*) continue ;;
     *:tests-sim-test-* | *:common-store-test-* | *:tests-sim-workloads.c.o) continue ;;
     esac
     objects+=("$object")
   done
-  $compiler -o "$1/$2" "${objects[@]}" $([ "$2" != explorer ] || echo -Wl,--wrap=fill_acquire) $libraries
+  $compiler -o "$1/$2" "${objects[@]}" $(wraps "$2") $libraries
 }
 
 # run_one NAME FILE EDIT DETECTOR: 0 if the mutant was caught.

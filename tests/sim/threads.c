@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* threads.c - the same engine from real threads, for ThreadSanitizer and its like.
  *
+ * Sectors that are written carry the disk, their address, and the number of the change: whatever
+ * else is found in one is foreign, or torn.  Parts of blocks are written, too.  Threads are held up
+ * now and then at the steps that matter (delays.c).
+ *
  * Each thread has a context and one request at a time; the keeper has its own thread.  The model is
- * one word per block: a thread that changes blocks notes in the model, before and after, so that a
- * READ of a block knows which values it may have had meanwhile.  Values are numbers that grow; a
- * block holds one of them in its first and last 8 bytes.
+ * one number per half of a block: a thread that changes halves notes in the model, before and after,
+ * so that a READ knows which numbers each may have had meanwhile.  Numbers grow; 0 stands for zeros.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -25,14 +28,22 @@
 #define CLONE_BLOCKS 64
 #define CLONE_EVERY 25
 #define DISK_BLOCKS 512
+#define HALF (BLOCK_SIZE / 2)
+#define HALVES(blocks) (2 * (blocks))
+#define SECTOR 512
 #define RECENT 256              /* values of a block that a READ may still see */
 
-/* The last values of a block, and when (by the model's clock) each was begun and ended. */
+/* What a sector begins with, unless it is zero. */
+struct tag {
+  uint64_t number, disk, sector, sum;
+};
+
+/* The last values of half a block, and when (by the model's clock) each was begun and ended. */
 struct value {
   uint64_t number;              /* 0: zeros */
   uint64_t begun, ended;        /* ended: UINT64_MAX while it is being written */
 };
-struct block {
+struct half {
   pthread_mutex_t mutex;
   struct value values[RECENT];
   unsigned count;
@@ -40,7 +51,7 @@ struct block {
 
 struct shared {
   struct store *store;
-  struct block blocks[DISKS][DISK_BLOCKS];
+  struct half halves[DISKS][HALVES (DISK_BLOCKS)];
   _Atomic uint64_t clock;
   _Atomic bool is_failed;
   uint64_t ops;
@@ -76,99 +87,127 @@ worker_admitted (struct request *request)
 /* Those that ended before another ended value was begun cannot be seen by reads that begin later;
  * reads are short, so the oldest such one goes when room is needed. */
 static void
-model_begin (struct block *block, uint64_t number, uint64_t now)
+model_begin (struct half *half, uint64_t number, uint64_t now)
 {
-  pthread_mutex_lock (&block->mutex);
-  if (block->count == RECENT) {
+  pthread_mutex_lock (&half->mutex);
+  if (half->count == RECENT) {
     unsigned oldest = 0;
 
-    for (unsigned i = 1; i < block->count; i++)
-      if (block->values[i].ended < block->values[oldest].ended)
+    for (unsigned i = 1; i < half->count; i++)
+      if (half->values[i].ended < half->values[oldest].ended)
         oldest = i;
-    block->values[oldest] = block->values[--block->count];
+    half->values[oldest] = half->values[--half->count];
   }
-  block->values[block->count++] = (struct value) { number, now, UINT64_MAX };
-  pthread_mutex_unlock (&block->mutex);
+  half->values[half->count++] = (struct value) { number, now, UINT64_MAX };
+  pthread_mutex_unlock (&half->mutex);
 }
 
 static void
-model_end (struct block *block, uint64_t number, uint64_t begun, uint64_t now, bool is_ok)
+model_end (struct half *half, uint64_t number, uint64_t begun, uint64_t now, bool is_ok)
 {
-  pthread_mutex_lock (&block->mutex);
-  for (unsigned i = 0; i < block->count; i++)
-    if (block->values[i].number == number && block->values[i].begun == begun && is_ok)
-      block->values[i].ended = now;
-  pthread_mutex_unlock (&block->mutex);
+  pthread_mutex_lock (&half->mutex);
+  for (unsigned i = 0; i < half->count; i++)
+    if (half->values[i].number == number && half->values[i].begun == begun && is_ok)
+      half->values[i].ended = now;
+  pthread_mutex_unlock (&half->mutex);
 }
 
 static bool
-model_allows (struct block *block, uint64_t number, uint64_t begun)
+model_allows (struct half *half, uint64_t number, uint64_t begun)
 {
   bool allowed = false;
 
-  pthread_mutex_lock (&block->mutex);
-  for (unsigned i = 0; i < block->count && !allowed; i++) {
+  pthread_mutex_lock (&half->mutex);
+  for (unsigned i = 0; i < half->count && !allowed; i++) {
     bool is_over = false;
 
-    if (block->values[i].number != number)
+    if (half->values[i].number != number)
       continue;
-    for (unsigned j = 0; j < block->count; j++)
-      is_over |= block->values[i].ended < block->values[j].begun && block->values[j].ended < begun;
+    for (unsigned j = 0; j < half->count; j++)
+      is_over |= half->values[i].ended < half->values[j].begun && half->values[j].ended < begun;
     allowed = !is_over;
   }
-  pthread_mutex_unlock (&block->mutex);
+  pthread_mutex_unlock (&half->mutex);
   return allowed;
 }
 
 /* --- requests --- */
 
+static struct tag
+tag_make (uint64_t number, uint64_t disk, uint64_t sector)
+{
+  return (struct tag) { number, disk, sector, number ^ disk << 48 ^ sector << 20 };
+}
+
 static void
-fill_payload (struct worker *worker, uint64_t number)
+fill_payload (struct worker *worker, unsigned disk, uint64_t number)
 {
   struct request *request = &worker->request;
+  uint64_t sector = request->offset / SECTOR, bytes;
   struct iovec segments[16];
-  uint64_t bytes;
 
   for (uint64_t at = 0; at < request->length; at += bytes) {
     unsigned count = request_segments (request, at, segments, 16, &bytes);
 
     CHECK (count > 0);
-    for (unsigned i = 0; i < count; i++) {
-      memset (segments[i].iov_base, number & 0xff, segments[i].iov_len);
-      memcpy (segments[i].iov_base, &number, 8);
-      memcpy ((uint8_t *) segments[i].iov_base + BLOCK_SIZE - 8, &number, 8);
-    }
+    for (unsigned i = 0; i < count; i++)
+      for (uint64_t from = 0; from < segments[i].iov_len; from += SECTOR, sector++) {
+        struct tag tag = tag_make (number, disk, sector);
+
+        memset ((uint8_t *) segments[i].iov_base + from, number & 0xff, SECTOR);
+        memcpy ((uint8_t *) segments[i].iov_base + from, &tag, sizeof tag);
+      }
   }
+}
+
+/* The number of the half at DATA, whose first sector is SECTOR; false: a sector of it is another
+ * place's, or not the same change's. */
+static bool
+half_number (const uint8_t *data, unsigned disk, uint64_t sector, uint64_t *number)
+{
+  struct tag first, tag, zero = { 0 };
+
+  memcpy (&first, data, sizeof first);
+  *number = first.number;
+  for (unsigned i = 0; i < HALF / SECTOR; i++) {
+    struct tag expected = first.number != 0 ? tag_make (first.number, disk, sector + i) : zero;
+
+    memcpy (&tag, data + i * SECTOR, sizeof tag);
+    if (memcmp (&tag, &expected, sizeof tag) != 0)
+      return false;
+  }
+  return true;
 }
 
 static void
 judge_payload (struct worker *worker, unsigned disk, uint64_t begun)
 {
   struct request *request = &worker->request;
+  uint64_t bytes, half = request->offset / HALF;
   struct iovec segments[16];
-  uint64_t bytes, block = request->offset / BLOCK_SIZE;
 
   for (uint64_t at = 0; at < request->length; at += bytes) {
     unsigned count = request_segments (request, at, segments, 16, &bytes);
 
-    for (unsigned i = 0; i < count; i++, block++) {
-      uint64_t first, last;
+    for (unsigned i = 0; i < count; i++)
+      for (uint64_t from = 0; from < segments[i].iov_len; from += HALF, half++) {
+        uint64_t number;
+        bool is_whole = half_number ((uint8_t *) segments[i].iov_base + from, disk,
+                                     half * (HALF / SECTOR), &number);
 
-      memcpy (&first, segments[i].iov_base, 8);
-      memcpy (&last, (uint8_t *) segments[i].iov_base + BLOCK_SIZE - 8, 8);
-      if (first != last || !model_allows (&worker->shared->blocks[disk][block], first, begun)) {
-        printf ("FAIL threads: disk %u block %" PRIu64 " holds %" PRIu64 " .. %" PRIu64 "\n", disk,
-                block, first, last);
+        if (is_whole && model_allows (&worker->shared->halves[disk][half], number, begun))
+          continue;
+        printf ("FAIL threads: disk %u half block %" PRIu64 " holds %" PRIu64 "%s\n", disk, half,
+                number, is_whole ? "" : ", torn or foreign");
         atomic_store (&worker->shared->is_failed, true);
         return;
       }
-    }
   }
 }
 
 static void
 draw_request (struct worker *worker, unsigned *disk, enum request_kind *kind, unsigned *flags,
-              uint64_t *block, uint64_t *count)
+              uint64_t *half, uint64_t *count)
 {
   static const enum request_kind kinds[] = {
     REQUEST_READ, REQUEST_READ, REQUEST_READ, REQUEST_WRITE, REQUEST_WRITE, REQUEST_WRITE,
@@ -181,9 +220,14 @@ draw_request (struct worker *worker, unsigned *disk, enum request_kind *kind, un
   *flags = *kind != REQUEST_READ && random_chance (random, 5) ? REQUEST_FUA : 0;
   if (*kind == REQUEST_WRITE_ZEROES && random_chance (random, 50))
     *flags |= REQUEST_NO_HOLE;
-  *block = random_below (random, random_chance (random, 50) ? 16 : DISK_BLOCKS);
-  *count = random_between (random, 1, random_chance (random, 10) ? 64 : 8);
-  *count = MIN (*count, DISK_BLOCKS - *block);
+  *half = random_below (random, HALVES (random_chance (random, 50) ? 16 : DISK_BLOCKS));
+  *count = random_between (random, 1, HALVES (random_chance (random, 10) ? 64 : 8));
+  /* TRIM leaves parts of blocks alone; most others are of whole ones. */
+  if (*kind == REQUEST_TRIM || random_chance (random, 60)) {
+    *half = align_down (*half, HALVES (1));
+    *count = align_up (*count, HALVES (1));
+  }
+  *count = MIN (*count, HALVES (DISK_BLOCKS) - *half);
 }
 
 static void
@@ -194,14 +238,14 @@ run_request (struct worker *worker)
   struct status_extent extents[8];
   enum request_kind kind;
   unsigned disk, flags;
-  uint64_t block, count, begun, number = 0;
+  uint64_t half, count, begun, number = 0;
   bool is_change;
 
-  draw_request (worker, &disk, &kind, &flags, &block, &count);
+  draw_request (worker, &disk, &kind, &flags, &half, &count);
   is_change = kind == REQUEST_WRITE || kind == REQUEST_TRIM || kind == REQUEST_WRITE_ZEROES;
   request_init (request, worker->context, worker->disks[disk], kind, flags,
-                kind == REQUEST_FLUSH ? 0 : block * BLOCK_SIZE,
-                kind == REQUEST_FLUSH ? 0 : count * BLOCK_SIZE, worker_done);
+                kind == REQUEST_FLUSH ? 0 : half * HALF,
+                kind == REQUEST_FLUSH ? 0 : count * HALF, worker_done);
   request->owner = worker;
   request->extents = extents;
   request->extent_max = ARRAY_COUNT (extents);
@@ -213,15 +257,15 @@ run_request (struct worker *worker)
     request->admitted = worker_admitted;
     if (!request_admit (request))
       context_run_until (worker->context, &worker->is_admitted);
-    fill_payload (worker, number);
+    fill_payload (worker, disk, number);
   }
   for (uint64_t i = 0; is_change && i < count; i++)
-    model_begin (&shared->blocks[disk][block + i], number, begun);
+    model_begin (&shared->halves[disk][half + i], number, begun);
   request_start (request);
   context_run_until (worker->context, &worker->is_done);
   worker->errors += request->op.error != 0;
   for (uint64_t i = 0; is_change && i < count; i++)
-    model_end (&shared->blocks[disk][block + i], number, begun,
+    model_end (&shared->halves[disk][half + i], number, begun,
                atomic_fetch_add (&shared->clock, 1) + 1, request->op.error == 0);
   if (kind == REQUEST_READ && request->op.error == 0)
     judge_payload (worker, disk, begun);
@@ -287,7 +331,7 @@ run_clone (struct worker *worker)
   worker->errors += admin.op.error != 0;
   read_clone (worker, worker->cloned);
   for (unsigned i = 0; i < CLONE_BLOCKS; i++)
-    if (!model_allows (&shared->blocks[source][from + i], worker->cloned[i], begun)) {
+    if (!model_allows (&shared->halves[source][HALVES (from + i)], worker->cloned[i], begun)) {
       printf ("FAIL threads: the clone of disk %u block %" PRIu64 " holds %" PRIu64 "\n", source,
               from + i, worker->cloned[i]);
       atomic_store (&shared->is_failed, true);
@@ -335,9 +379,9 @@ create_disks (struct shared *shared)
     admin_start (&admin);
     context_run_until (context, &admin_is_done);
     is_ok = admin.op.error == 0;
-    for (unsigned b = 0; b < DISK_BLOCKS && d < DISKS; b++) {
-      shared->blocks[d][b].count = 1;
-      pthread_mutex_init (&shared->blocks[d][b].mutex, NULL);
+    for (unsigned h = 0; h < HALVES (DISK_BLOCKS) && d < DISKS; h++) {
+      shared->halves[d][h].count = 1;
+      pthread_mutex_init (&shared->halves[d][h].mutex, NULL);
     }
   }
   if (context != NULL)
@@ -433,6 +477,7 @@ threads_run (unsigned count, uint64_t seed, uint64_t runs, uint64_t ops)
   uint64_t errors = 0;
 
   count = MIN (count, THREADS_MAX);
+  delays_switch (true);
   for (uint64_t i = 0; i < runs; i++)
     if (!run_store (count, seed + i, ops, &errors)) {
       printf ("  replay (threads are not repeatable): sim --threads %u --seed %" PRIu64
