@@ -79,6 +79,8 @@ config_arena (const char *value)
   if (strcmp (value, "off") != 0)
     return config_path (&plugin.arena, value);
   plugin.arena = strdup (value);
+  if (plugin.arena == NULL)
+    nbdkit_error ("arena=%s: %m", value);
   return plugin.arena != NULL ? 0 : -1;
 }
 

@@ -2,9 +2,9 @@
 /* plugin.h - nbdkit-lacuna-plugin on one page: one section per .c file.
  *
  * nbdkit speaks NBD and has the threads; the plugin answers its callbacks from the engine.  A
- * callback blocks its thread until it has the answer, an op of the engine never does, so a bridge is
- * between the two: the thread takes a context, runs its own op there until that is done, and gives
- * the context back.  The plugin has one thread of its own, for the control socket and for reading
+ * callback blocks its thread until it has the answer, an op of the engine never does, so a bridge
+ * is between the two: the thread takes a context, runs its own op there until that is done, and
+ * gives the context back.  The plugin has one thread of its own, for the control socket and for reading
  * ahead, which must not hold up the reader; the engine has its keeper.
  *
  *   get_ready     looks at the store: what is wrong with it is said before nbdkit forks

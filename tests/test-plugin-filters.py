@@ -51,7 +51,7 @@ def read_all(h, size):
     return b"".join(retried(h.pread, min(MIB, size - at), at) for at in range(0, size, MIB))
 
 
-def exercise(h, model, count=60):
+def exercise(h, model, count):
     """Random changes; MODEL (a bytearray) follows."""
     fua = [0, nbd.CMD_FLAG_FUA] if h.can_fua() else [0]
     for _ in range(count):
@@ -191,7 +191,7 @@ def check_refused(server, h, model):
 # --- the table: filters, parameters, options of nbdkit, what of the disk is seen, what is special ---
 
 class Row:
-    def __init__(self, filters, *parameters, options=(), view=(0, SIZE), check=None, is_kept=True, exercise=60,
+    def __init__(self, filters, *parameters, options=(), view=(0, SIZE), check=None, is_kept=True, exercise=40,
                  errors=False, tls=False, cache="80M"):
         self.filters = filters.split()
         self.parameters = list(parameters)
@@ -215,7 +215,7 @@ ROWS = [
     Row("cache", "cache=writeback", cache=None),
     Row("cow", is_kept=False),
     Row("delay", "delay-read=2ms", "delay-write=2ms"),
-    Row("error", "error-rate=5%", "error=EIO", errors=True, exercise=200, check=check_errors),
+    Row("error", "error-rate=10%", "error=EIO", errors=True, exercise=120, check=check_errors),
     Row("extentlist", "extentlist=" + EXTENTS, check=check_extentlist),
     Row("noextents", check=check_noextents),
     Row("fua", "fuamode=emulate", check=check_discard),

@@ -3,7 +3,7 @@
 """The random load of test-random-load.py through the plugin, whose requests come from sixteen threads for each connection;
 kill -9 of nbdkit and of the server, each taking over from the other; and the two in turn, with `lacuna check' between.
 
-LACUNA_SEED=N makes the same choices again; LACUNA_SECONDS=N is how long (default 8, long variant 300).
+LACUNA_SEED=N makes the same choices again; LACUNA_SECONDS=N is how long (default 5, long variant 300).
 """
 
 import os
@@ -13,7 +13,7 @@ from harness import LONG, MIB, Server, lacuna, require_plugin, run_tests
 from load import Load
 
 seed = int(os.environ.get("LACUNA_SEED", random.randrange(1 << 32)))
-seconds = float(os.environ.get("LACUNA_SECONDS", 300 if LONG else 8))
+seconds = float(os.environ.get("LACUNA_SECONDS", 300 if LONG else 5))
 require_plugin()
 print(f"LACUNA_SEED={seed}", flush=True)
 
