@@ -263,22 +263,30 @@ shift_has_dirty (struct admin *admin)
 
 /* The atomic point. */
 static void
+shift_append (struct admin *admin)
+{
+  struct disk *disk = admin->disk;
+  enum format_item_kind kind = shift_is_up (admin) ? ITEM_INSERT : ITEM_COLLAPSE;
+  struct format_item_request request;
+
+  memcpy (request.id, admin->request_id, sizeof request.id);
+  disk_note_position (disk, journal_append (&admin->store->journal, kind, 0, disk->id,
+                                            shift_block (admin), shift_length (admin), 0, &request,
+                                            sizeof request));
+  admin->tail_left -= sizeof (struct format_item) + sizeof request;
+}
+
+static void
 shift_log (struct admin *admin, struct list *wake)
 {
   struct store *store = admin->store;
   struct disk *disk = admin->disk;
-  struct format_item_request request;
   struct cache_dropped dropped = { 0 };
-  uint64_t block = shift_block (admin), bytes = sizeof (struct format_item) + sizeof request;
+  uint64_t block = shift_block (admin);
 
   CHECK (range_lock_is_held (&disk->range_lock, block, UINT64_MAX, RANGE_EXCLUSIVE));
   CHECK (!shift_has_dirty (admin));
-  memcpy (request.id, admin->request_id, sizeof request.id);
-  disk_note_position (disk, journal_append (&store->journal,
-                                            shift_is_up (admin) ? ITEM_INSERT : ITEM_COLLAPSE, 0,
-                                            disk->id, block, shift_length (admin), 0, &request,
-                                            sizeof request));
-  admin->tail_left -= bytes;
+  shift_append (admin);
   request_ids_add (&disk->request_ids, admin->request_id);
   atomic_store (&disk->size, admin->size);
   cache_drop (store->cache, &disk->cache, block, UINT64_MAX, &dropped, wake);

@@ -210,7 +210,7 @@ shift_some (struct extent_map *map, struct model *model)
 {
   uint64_t block = random_below (BLOCKS), length = 1 + random_below (BLOCKS - block), at = 0;
   uint64_t clear = BLOCKS - length, rest = BLOCKS - block - length;
-  unsigned leaves = 1 + random_below (3);
+  unsigned leaves = 1;
   bool is_up = random_below (2), is_done;
 
   if (! is_up)

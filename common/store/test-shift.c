@@ -17,7 +17,7 @@
 #include "base/test-seed.h"
 #include "device/device-sim.h"
 #include "store/checker.h"
-#include "store/store-internal.h"
+#include "store/op-admin.h"
 
 #define TAIL_BYTES 16384
 #define BLOCKS_MAX 1200          /* of the disk */
@@ -40,7 +40,7 @@ __asan_default_options (void)
   return "detect_leaks=0";
 }
 
-static char arena_path[64];
+static char arena_path[160];
 static struct sim_image *image;
 static struct store *store;
 static struct disk *disk;
@@ -112,6 +112,26 @@ step (void)
   return true;
 }
 
+/* The same, while OP stands still. */
+static bool
+step_others (const struct op *op)
+{
+  struct op *other = NULL;
+  unsigned ready = find_ready (UINT32_MAX, &other);
+
+  for (unsigned i = 0; i < ready; i++) {
+    find_ready (i, &other);
+    if (other == op)
+      continue;
+    context_step (other->context, other);
+    return true;
+  }
+  if (sim_in_flight (image) == 0)
+    return false;
+  sim_complete (image, 0);
+  return true;
+}
+
 static void
 run (void)
 {
@@ -152,10 +172,12 @@ make_store (uint64_t size)
 {
   struct sim_options options = { .seed = random_number (), .length = 64, .length_max = 65536 };
   struct store_geometry with_capacity = geometry;
+  const char *parent = getenv ("LACUNA_SHM");
   struct device *device;
 
   with_capacity.capacity = capacity;
-  snprintf (arena_path, sizeof arena_path, "/dev/shm/lacuna-test-shift-%d", (int) getpid ());
+  snprintf (arena_path, sizeof arena_path, "%s/lacuna-test-shift-%d",
+            parent != NULL ? parent : "/dev/shm", (int) getpid ());
   unlink (arena_path);
   image = sim_image_create (&options);
   device = sim_device_create (image);
@@ -498,6 +520,33 @@ test_cut_off (void **state)
     }
 }
 
+/* As soon as anything has changed, a commit brings the item: what is freed may have another owner
+ * after it. */
+static void
+test_item_first (void **state)
+{
+  struct request *flush;
+  struct admin admin;
+
+  (void) state;
+  random_state = 1;
+  make_store (80);
+  fill_disk ();
+  admin_begin (&admin, ADMIN_COLLAPSE, 10, 5);
+  while (disk_size (disk) == model.size * BLOCK_SIZE
+         && extent_map_mapped_in (&disk->map, 10, 5) == 5)
+    assert_true (step ());
+  flush = request_begin (REQUEST_FLUSH, 0, 0, 0, 0);
+  while (!request_is_done (flush))
+    assert_true (step_others (&admin.op));
+  assert_int_not_equal (atomic_load (&admin.op.pending), 0);
+  assert_int_equal (request_end (flush), 0);
+  crash (SIM_POWER);
+  model_shift (ADMIN_COLLAPSE, 10, 5);
+  assert_same ();
+  end_store ();
+}
+
 /* --- ids --- */
 
 static bool
@@ -751,6 +800,42 @@ test_tail_promised (void **state)
   end_store ();
 }
 
+/* A checkpoint has the map frozen when the op gets there: it waits, and readers do not. */
+static void
+test_checkpoint_first (void **state)
+{
+  const int hold = ADMIN_OWN + 3;             /* SHIFT_HOLD */
+  struct request *reader;
+  struct admin admin;
+
+  (void) state;
+  random_state = 1;
+  make_store (600);
+  write_some (0, 100);
+  admin_begin (&admin, ADMIN_INSERT, 50, 10);
+  while (admin.op.stage != hold)
+    assert_true (step ());
+  while (list_is_empty (&admin.op.link))
+    assert_true (step_others (&admin.op));
+  keeper_want_checkpoint (store);
+  while (list_is_empty (&store->keeper.checkpoint.frozen))
+    assert_true (step_others (&admin.op));
+  reader = request_begin (REQUEST_READ, 0, 60, 1, 0);
+  /* No I/O ends meanwhile. */
+  while (context_run (context) | context_run (store_keeper_context (store)))
+    continue;
+  assert_true (request_is_done (reader));
+  assert_int_equal (request_end (reader), 0);
+  assert_false (range_lock_is_held (&disk->range_lock, 50, 50, RANGE_EXCLUSIVE));
+  assert_int_equal (disk_size (disk), model.size * BLOCK_SIZE);
+  run ();
+  assert_int_equal (admin.op.error, 0);
+  model_shift (ADMIN_INSERT, 50, 10);
+  crash (SIM_POWER);
+  assert_same ();
+  end_store ();
+}
+
 /* A map that takes many steps to move, while a checkpoint is under way, and is cut off in the
  * middle; the blocks before it are written all the time. */
 static void
@@ -807,6 +892,7 @@ main (void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_histories),
     cmocka_unit_test (test_cut_off),
+    cmocka_unit_test (test_item_first),
     cmocka_unit_test (test_request_ids),
     cmocka_unit_test (test_refused),
     cmocka_unit_test (test_far),
@@ -814,6 +900,7 @@ main (void)
     cmocka_unit_test (test_full),
     cmocka_unit_test (test_who_waits),
     cmocka_unit_test (test_tail_promised),
+    cmocka_unit_test (test_checkpoint_first),
     cmocka_unit_test (test_many_extents),
   };
 
