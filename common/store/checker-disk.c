@@ -213,6 +213,8 @@ shared_entry (struct checker *checker, const struct checker_tree *tree, uint64_t
     fault = checker_run_fault (checker, run.place, run.length, false);
   if (fault == NULL && run.owners < 2)
     fault = "has fewer than 2 owners";
+  if (fault == NULL && run.owners > INT32_MAX)
+    fault = "has more owners than there can be";
   if (fault == NULL && last != NULL && last->place + last->length > run.place)
     fault = "overlaps the one before it";
   if (fault != NULL) {

@@ -145,12 +145,13 @@ struct format_inner_entry {    /* 24 bytes; the first key of the child (or less)
  * A shared leaf's entry is one run of the store with more than one owner:
  *   key                 place
  *   value  bits 63..32  length in blocks
- *          bits 31..0   owners (>= 2)
+ *          bits 31..0   owners (2 .. OWNERS_MAX)
  *
  * A catalogue leaf's entry is one disk:
  *   key                 disk id
  *   value               place of its disk node (verified by its own checksum, owner = disk id)
  */
+#define OWNERS_MAX UINT32_C (0x7fffffff)
 #define MAP_KEY_SHIFT 13
 #define MAP_KEY_UNWRITTEN UINT64_C (1)
 #define MAP_VALUE_PLACE_SHIFT 22

@@ -298,7 +298,7 @@ space_check_table (struct space *space)
 
   shared->blocks = 0;
   for (; btree_ceiling (&shared->tree, key, &entry); key = entry.key + 1) {
-    if (entry.key < end || entry_number (&entry) < 2
+    if (entry.key < end || entry_number (&entry) < 2 || entry_number (&entry) > OWNERS_MAX
         || ! run_is_data (space, entry.key, entry_length (&entry)))
       return false;
     end = entry_end (&entry);

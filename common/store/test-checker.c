@@ -551,6 +551,7 @@ static const struct edit {
   { 10, 72, 8, 9, 1, "the place of the node is named twice" },
   { 10, 72, 8, 5, 1, "disk node at place 5: both copies are invalid: first belongs to another" },
   { 11, 72, 8, UINT64_C (4) << 32 | 3, 1, "4 blocks have 2 owners, not 3; this is corrected" },
+  { 11, 72, 8, UINT64_C (4) << 32 | UINT32_C (1) << 31, 1, "has more owners than there can be" },
   { 11, 72, 8, UINT64_C (5) << 32 | 2, 1, "1 blocks have 0 owners, not 2" },
   { 11, 72, 8, UINT64_C (3) << 32 | 2, 1, "data at place 323 of disk 'alpha': 1 blocks belong" },
   { 11, 72, 8, UINT64_C (4) << 32 | 1, 1, "has fewer than 2 owners" },
