@@ -237,23 +237,30 @@ space_count_runs (struct space *space, uint64_t place, uint64_t length)
   return count;
 }
 
+static void
+shared_add (struct space *space, uint64_t place, uint64_t length)
+{
+  numbers_change (&space->shared, place, length, 1);
+  space->is_shared_changed = true;
+  shared_changed (space);
+}
+
 void
 space_table_share (struct space *space, uint64_t place, uint64_t length)
 {
   pthread_mutex_lock (&space->mutex);
-  numbers_change (&space->shared, place, length, 1);
-  space->is_shared_changed = true;
-  shared_changed (space);
+  shared_add (space, place, length);
   pthread_mutex_unlock (&space->mutex);
 }
 
 void
 space_share (struct space *space, uint64_t place, uint64_t length)
 {
+  pthread_mutex_lock (&space->mutex);
   CHECK (run_is_data (space, place, length));
-  CHECK_SLOW (group_is_busy (space, place_group (space, place), place_in_group (space, place),
-                             length));
-  space_table_share (space, place, length);
+  CHECK (group_is_busy (space, place_group (space, place), place_in_group (space, place), length));
+  shared_add (space, place, length);
+  pthread_mutex_unlock (&space->mutex);
 }
 
 void
