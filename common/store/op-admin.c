@@ -337,6 +337,8 @@ admin_apply (struct admin *admin, struct list *wake)
   if (admin->range != NULL) {
     struct cache_dropped dropped = { 0 };
 
+    CHECK (range_lock_is_held (&disk->range_lock, admin->size / BLOCK_SIZE, UINT64_MAX,
+                               RANGE_EXCLUSIVE));
     cache_drop (store->cache, &disk->cache, admin->size / BLOCK_SIZE, UINT64_MAX, &dropped, wake);
     if (dropped.tokens > 0)
       space_unreserve (store->space, dropped.tokens);
