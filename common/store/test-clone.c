@@ -33,7 +33,7 @@ __asan_default_options (void)
   return "detect_leaks=0";
 }
 
-static char arena_path[64];
+static char arena_path[256];
 static struct sim_image *image;
 static struct store *store;
 static struct disk *disks[DISKS];
@@ -734,8 +734,11 @@ test_refused (void **state)
 static int
 set_up (void **state)
 {
+  const char *parent = getenv ("LACUNA_SHM");
+
   (void) state;
-  snprintf (arena_path, sizeof arena_path, "/dev/shm/lacuna-test-clone-%d", (int) getpid ());
+  snprintf (arena_path, sizeof arena_path, "%s/lacuna-test-clone-%d",
+            parent != NULL ? parent : "/dev/shm", (int) getpid ());
   return 0;
 }
 
