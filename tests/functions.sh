@@ -26,7 +26,7 @@ arena_dir=$(mktemp -d /dev/shm/lacuna-test-XXXXXX)
 store=$tmp/store
 sock=$tmp/sock
 server_pid=
-front_end=server                # what start_server starts: server, or plugin (nbdkit with it)
+front_end=${front_end:-server}  # what start_server starts: server, or plugin (nbdkit with it)
 filters=()                      # plugin: --filter=NAME ..., and parameters of filters in filter_parameters
 filter_parameters=()
 cleanups=()

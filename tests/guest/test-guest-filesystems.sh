@@ -1,10 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # A Linux kernel makes file systems on a disk, fills them, deletes, trims, leaves and comes back.
-# What it trims must come back to the host.
+# What it trims must come back to the host.  The server serves, or nbdkit (test-guest-plugin.sh);
+# what either leaves the server has.
 
 source "${top_srcdir:-.}/tests/functions.sh"
 source "$top_srcdir/tests/guest/guest.sh"
+if [ $front_end = plugin ]; then
+  requires_plugin
+  requires_program nbdinfo jq
+fi
 
 MiB=$((1024 * 1024))
 port=$(free_port)
@@ -72,6 +77,8 @@ guest "mkfs.xfs -q -f /dev/nbd0"
 exercise xfs
 detach
 stop_server
+"$LACUNA" check "$store"
+front_end=server
 start_server -p "$port"
 attach -C 4
 guest "xfs_repair -n /dev/nbd0 && mount /dev/nbd0 /mnt && cd /mnt && sha256sum -c /tmp/sum && \
