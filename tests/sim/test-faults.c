@@ -35,7 +35,7 @@ __asan_default_options (void)
 
 enum act_kind {
   ACT_REQUEST,          /* starts it */
-  ACT_CREATE, ACT_DELETE, ACT_RESIZE, ACT_RENAME, ACT_SYNC,
+  ACT_CREATE, ACT_DELETE, ACT_RESIZE, ACT_RENAME, ACT_COLLAPSE, ACT_INSERT, ACT_CLONE, ACT_SYNC,
   ACT_SETTLE,           /* all that was started ends */
   ACT_TICKS,            /* the keeper's clock goes on: what is dirty gets old */
   ACT_REOPEN, ACT_KILL, ACT_POWER,
@@ -46,15 +46,23 @@ struct act {
   enum request_kind request;
   unsigned disk, flags;
   uint64_t offset, length;      /* bytes; RESIZE, CREATE: length */
+  unsigned target;              /* CLONE: disk, and bytes */
+  uint64_t to;
 };
 
 #define B UINT64_C (4096)
-#define START(kind, disk, offset, length, flags)                                                   \
-  { ACT_REQUEST, REQUEST_##kind, disk, flags, offset, length }
+#define START(what, d, from, bytes, bits)                                                          \
+  { .kind = ACT_REQUEST, .request = REQUEST_##what, .disk = d, .flags = bits, .offset = from,      \
+    .length = bytes }
 #define SETTLE { .kind = ACT_SETTLE }
 #define ONE(...) START (__VA_ARGS__), SETTLE
 #define CREATE(d, bytes) { .kind = ACT_CREATE, .disk = d, .length = bytes }
 #define RESIZE(d, bytes) { .kind = ACT_RESIZE, .disk = d, .length = bytes }
+#define COLLAPSE(d, from, bytes)                                                                   \
+  { .kind = ACT_COLLAPSE, .disk = d, .offset = from, .length = bytes }
+#define INSERT(d, from, bytes) { .kind = ACT_INSERT, .disk = d, .offset = from, .length = bytes }
+#define CLONE(d, from, bytes, into, at)                                                            \
+  { .kind = ACT_CLONE, .disk = d, .offset = from, .length = bytes, .target = into, .to = at }
 #define ADMIN(what, d) { .kind = ACT_##what, .disk = d }
 #define THEN(what) { .kind = ACT_##what }
 
@@ -100,6 +108,22 @@ static const struct act at_once[] = {
   ONE (READ, 0, 0, 30 * B, 0), ONE (WRITE, 0, 7 * B, 100, REQUEST_FUA),
 };
 
+/* Ranges that move, and blocks with several owners. */
+static const struct act moved[] = {
+  CREATE (0, 100 * B), CREATE (1, 60 * B),
+  ONE (WRITE, 0, 0, 30 * B, 0), ONE (WRITE, 0, 60 * B, 9 * B, 0), ONE (FLUSH, 0, 0, 0, 0),
+  START (WRITE, 0, 4 * B, 100, 0), START (READ, 0, 0, 40 * B, 0), COLLAPSE (0, 3 * B, 8 * B),
+  ONE (READ, 0, 0, 50 * B, 0), ONE (WRITE, 0, 10 * B + 7, 2 * B, REQUEST_FUA),
+  INSERT (0, 5 * B, 4 * B), SETTLE, ONE (READ, 0, 0, 60 * B, 0), THEN (KILL),
+  CLONE (0, 2 * B, 20 * B, 1, 10 * B), SETTLE, ONE (WRITE, 1, 12 * B + 512, 1024, 0),
+  ONE (WRITE, 0, 8 * B, 3 * B, 0), ONE (FLUSH, 0, 0, 0, 0), ONE (FLUSH, 1, 0, 0, 0), THEN (TICKS),
+  CLONE (1, 10 * B, 10 * B, 1, 30 * B), START (WRITE, 1, 11 * B, B, 0), SETTLE,
+  ONE (TRIM, 1, 14 * B, 9 * B, 0), ONE (WRITE_ZEROES, 0, 9 * B, 4 * B, REQUEST_NO_HOLE),
+  COLLAPSE (1, 0, 12 * B), SETTLE, ADMIN (SYNC, 0), THEN (POWER),
+  ONE (READ, 1, 0, 40 * B, 0), ADMIN (DELETE, 0), INSERT (1, B, 2 * B), SETTLE, THEN (REOPEN),
+  ONE (READ, 1, 0, 40 * B, 0),
+};
+
 static const struct script {
   const char *name;
   const struct act *acts;
@@ -107,6 +131,7 @@ static const struct script {
 } scripts[] = {
   { "in-order", in_order, ARRAY_COUNT (in_order) },
   { "at-once", at_once, ARRAY_COUNT (at_once) },
+  { "moved", moved, ARRAY_COUNT (moved) },
 };
 
 #define TICKS 12
@@ -146,6 +171,16 @@ act (struct world *world, const struct act *act)
     break;
   case ACT_RENAME:
     world_rename_disk (world, act->disk);
+    break;
+  case ACT_COLLAPSE:
+  case ACT_INSERT:
+    if (disk->exists && act->offset + act->length < disk->size)
+      world_shift_range (world, act->disk,
+                         act->kind == ACT_INSERT ? ADMIN_INSERT : ADMIN_COLLAPSE, act->offset,
+                         act->length);
+    break;
+  case ACT_CLONE:
+    world_clone_range (world, act->disk, act->offset, act->length, act->target, act->to);
     break;
   case ACT_SYNC:
     world_sync (world);
