@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* test-hole.c - two threads write parts of one block that has no place yet, and the first is held
+ * up where it has found neither a frame nor a place, before it puts zeros into the cache for the
+ * rest of the block.  Meanwhile the second writes its part, and that is written back, and evicted.
+ * The first must see that the block is no hole any more.
+ *
+ * The threads take turns; the first one waits in the place of cache_fill_begin (ld --wrap).
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "store/store-internal.h"
+#include "world.h"
+
+#define BLOCKS 400
+#define TURNS_MAX 200000
+
+static struct world *world;
+static bool is_armed;
+
+/* The store is abandoned at the end, as a kill does: what it had is lost, not leaked. */
+const char *__asan_default_options (void);
+const char *
+__asan_default_options (void)
+{
+  return "detect_leaks=0";
+}
+
+static void
+quiet_sink (enum log_level level, const char *message)
+{
+  (void) level;
+  (void) message;
+}
+
+static struct frame *
+peek (void)
+{
+  struct frame *frame = cache_peek (world->store->cache, 1, 0);
+
+  if (frame != NULL)
+    cache_put (world->store->cache, frame);
+  return frame;
+}
+
+static bool
+frame_is_dirty (void)
+{
+  struct frame *frame = peek ();
+
+  return frame != NULL && atomic_load (&frame->state) == FRAME_DIRTY;
+}
+
+/* One request of the second thread, to its end. */
+static void
+do_request (enum request_kind kind, uint64_t offset, uint64_t length)
+{
+  unsigned others = world->busy;
+
+  CHECK (world_request (world, 1, 0, kind, 0, offset, length));
+  for (unsigned turns = 0; world->busy > others; turns++)
+    CHECK (turns < TURNS_MAX && world_turn (world));
+}
+
+static void *
+write_beside (void *arg)
+{
+  do_request (REQUEST_WRITE, 1024, 512);
+  CHECK (frame_is_dirty ());
+  world->store->keeper.old_version = cache_version (world->store->cache);
+  keeper_kick (world->store);
+  for (unsigned turns = 0; frame_is_dirty (); turns++)
+    CHECK (turns < TURNS_MAX && world_turn (world));
+  for (unsigned reads = 0; peek () != NULL; reads++) {
+    CHECK (reads < 20 * BLOCKS);
+    do_request (REQUEST_READ, (1 + reads % (BLOCKS - 1)) * BLOCK_SIZE, BLOCK_SIZE);
+  }
+  return arg;
+}
+
+enum cache_found __real_cache_fill_begin (struct cache *cache, struct cache_disk *disk,
+                                          uint64_t block, struct frame *fresh,
+                                          struct frame **found);
+enum cache_found __wrap_cache_fill_begin (struct cache *cache, struct cache_disk *disk,
+                                          uint64_t block, struct frame *fresh,
+                                          struct frame **found);
+
+enum cache_found
+__wrap_cache_fill_begin (struct cache *cache, struct cache_disk *disk, uint64_t block,
+                         struct frame *fresh, struct frame **found)
+{
+  if (is_armed && block == 0) {
+    pthread_t second;
+
+    is_armed = false;
+    CHECK (pthread_create (&second, NULL, write_beside, NULL) == 0);
+    CHECK (pthread_join (second, NULL) == 0);
+  }
+  return __real_cache_fill_begin (cache, disk, block, fresh, found);
+}
+
+int
+main (void)
+{
+  struct world_options options = {
+    .seed = 1,
+    .geometry = { .group_blocks = 4096, .meta_blocks = 256, .journal_half_blocks = 64 },
+    .device_blocks = 64, .device_blocks_max = 8192, .cache_bytes = 64 * BLOCK_SIZE,
+    .tail_bytes = 64 * KIB, .request_bytes_max = 64 * BLOCK_SIZE, .contexts = 2,
+    .is_plain = true, .step_weight = 1, .io_weight = 1,
+  };
+  bool is_ok;
+
+  setvbuf (stdout, NULL, _IOLBF, 0);
+  log_set_sink (quiet_sink);
+  world_handle_signals ();
+  world = world_create (&options);
+  is_ok = !world->is_failed && world_create_disk (world, 0, BLOCKS * BLOCK_SIZE)
+          && world_settle (world);
+  for (unsigned block = 1; block < BLOCKS && is_ok; block++)
+    is_ok = world_request (world, 0, 0, REQUEST_WRITE, 0, block * BLOCK_SIZE, BLOCK_SIZE)
+            && world_settle (world);
+  is_ok = is_ok && world_reopen (world);
+  is_armed = true;
+  is_ok = is_ok && world_request (world, 0, 0, REQUEST_WRITE, 0, 512, 512) && world_settle (world);
+  CHECK (!is_ok || !is_armed);
+  is_ok = is_ok && world_request (world, 0, 0, REQUEST_READ, 0, 0, BLOCK_SIZE)
+          && world_settle (world) && world_reopen (world);
+  printf ("%s test-hole\n", is_ok ? "ok" : "FAIL");
+  world_destroy (world);
+  return is_ok ? 0 : 1;
+}
