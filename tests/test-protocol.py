@@ -393,6 +393,9 @@ def test_slow_reader():
     for i in range(50):
         other.request(READ, 0, 4096, cookie=i)
         assert other.simple(4096)[:2] == (i, 0)
+    # Nor is what it reads held: whoever deallocates that does not wait for it.
+    other.request(TRIM, 0, 2 * MIB, cookie=50)
+    assert other.simple()[:2] == (50, 0)
     assert sorted(slow.simple(2 * MIB)[0] for _ in range(32)) == list(range(32))
 
 
