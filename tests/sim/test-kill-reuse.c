@@ -6,6 +6,9 @@
  * takes over its arena, and another disk writes: until the freeing is durable the block must not be
  * given to it.
  *
+ * Or it has trimmed one of two clones of a block.  Until that is durable the other one's owner must
+ * not write in place: a power cut would bring the first one back, with his data.
+ *
  * Or a record that frees a block is in the device's cache, and the arena is gone.  The next reads
  * the record; before it takes the block for another disk, it must have made durable what it has
  * read.
@@ -19,6 +22,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "store/store-internal.h"
 #include "world.h"
 
 #define SEEDS 20
@@ -59,8 +63,19 @@ cut_power (struct world *world, uint64_t seed)
   return is_ok;
 }
 
-/* Runs what was started to its end; the power is cut wherever the device is in another state than
- * before. */
+/* Cuts the power if the device is in another state than LAST. */
+static bool
+cut_if_new (struct world *world, uint64_t *last)
+{
+  uint64_t hash = world_hash (world);
+
+  for (unsigned i = 0; hash != *last && i < 3; i++)
+    world->is_failed |= !cut_power (world, hash + i);
+  *last = hash;
+  return !world->is_failed;
+}
+
+/* Runs what was started to its end. */
 static bool
 settle_with_cuts (struct world *world)
 {
@@ -68,16 +83,25 @@ settle_with_cuts (struct world *world)
 
   for (unsigned turn = 0; turn < TURNS_MAX && (world->busy > 0 || world->admin.is_running);
        turn++) {
-    uint64_t hash = world_hash (world);
-
-    for (unsigned i = 0; hash != last && i < 3; i++)
-      world->is_failed |= !cut_power (world, hash + i);
-    last = hash;
-    if (world->is_failed)
+    if (!cut_if_new (world, &last))
       return false;
     world_turn (world);
   }
   return world_settle (world);
+}
+
+/* What is dirty goes to its place, without a commit. */
+static bool
+write_back_with_cuts (struct world *world)
+{
+  uint64_t last = 0;
+
+  world->store->keeper.old_version = cache_version (world->store->cache);
+  keeper_kick (world->store);
+  for (unsigned turn = 0; turn < TURNS_MAX; turn++)
+    if (!cut_if_new (world, &last) || !world_turn (world))
+      break;
+  return !world->is_failed;
 }
 
 static bool
@@ -111,6 +135,37 @@ run (uint64_t seed)
 
   if (!is_ok)
     printf ("FAIL test-kill-reuse: seed %" PRIu64 "\n", seed);
+  world_destroy (world);
+  return is_ok;
+}
+
+static bool
+run_unshared (uint64_t seed)
+{
+  struct world_options options = {
+    .seed = seed,
+    .geometry = { .group_blocks = 512, .meta_blocks = 64, .journal_half_blocks = JOURNAL_HALF },
+    .device_blocks = 64, .device_blocks_max = 4096,
+    .cache_bytes = 64 * BLOCK_SIZE, .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE,
+    .contexts = 1, .has_arena = true, .is_plain = true, .step_weight = 1, .io_weight = 1,
+  };
+  struct world *world = world_create (&options);
+  bool is_ok = !world->is_failed
+               && world_create_disk (world, 0, BLOCK_SIZE) && world_settle (world)
+               && world_create_disk (world, 1, BLOCK_SIZE) && world_settle (world)
+               && world_request (world, 0, 0, REQUEST_WRITE, 0, 0, BLOCK_SIZE)
+               && world_settle (world)
+               && world_clone_range (world, 0, 0, BLOCK_SIZE, 1, 0) && world_settle (world)
+               && world_reopen (world)
+               && world_request (world, 0, 1, REQUEST_TRIM, 0, 0, BLOCK_SIZE)
+               && world_settle (world)
+               && world_crash (world, CRASH_KILL, 0)
+               && world_request (world, 0, 0, REQUEST_WRITE, 0, 0, BLOCK_SIZE)
+               && world_settle (world) && write_back_with_cuts (world)
+               && world_verify (world) && world_crash (world, CRASH_POWER, 0);
+
+  if (!is_ok)
+    printf ("FAIL test-kill-reuse: unshared, seed %" PRIu64 "\n", seed);
   world_destroy (world);
   return is_ok;
 }
@@ -216,7 +271,7 @@ main (void)
   log_set_sink (quiet_sink);
   world_handle_signals ();
   for (uint64_t seed = 1; seed <= SEEDS && is_ok; seed++)
-    is_ok = run (seed) && (seed > RECORD_SEEDS || run_record (seed));
+    is_ok = run (seed) && run_unshared (seed) && (seed > RECORD_SEEDS || run_record (seed));
   printf ("%s test-kill-reuse: %u seeds\n", is_ok ? "ok" : "FAIL", SEEDS);
   return is_ok ? 0 : 1;
 }
