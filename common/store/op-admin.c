@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* op-admin.c - create, resize, rename and delete a disk; make all durable; and the frame for those
- * that have files of their own (op-admin.h).  One at a time; each is one item in the journal, so that
- * it is there or not after a crash.  They stand for:
+ * that have files of their own (op-admin.h).  One at a time; each is one item in the journal, so
+ * that it is there or not after a crash.  They stand for:
  *
  *   lock the disks' table (a queue, no thread waits); check; [shrink, delete: lock
  *     what goes away exclusive]
@@ -14,6 +14,7 @@
  * only after the record that holds it is durable (space.h).
  */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,12 +62,32 @@ op_lock_release (struct op_lock *lock, struct list *wake)
 }
 
 enum op_next
-admin_fail (struct admin *admin, int error, const char *message)
+admin_fail (struct admin *admin, int error, const char *format, ...)
 {
+  va_list args;
+
   admin->op.error = error;
-  snprintf (admin->message, sizeof admin->message, "%s", message);
+  va_start (args, format);
+  vsnprintf (admin->message, sizeof admin->message, format, args);
+  va_end (args);
   admin->op.stage = ADMIN_END;
   return OP_MORE;
+}
+
+enum op_next
+admin_write_back (struct admin *admin, struct writeback_request *request, struct disk *disk,
+                  int stage)
+{
+  struct op *op = &admin->op;
+
+  op->stage = stage;
+  *request = (struct writeback_request) {
+    .disk = disk,
+    .version = cache_version (admin->store->cache),
+  };
+  op_expect (op);
+  keeper_write_back (admin->store, request, op);
+  return OP_WAIT;
 }
 
 /* --- checks --- */
@@ -74,18 +95,14 @@ admin_fail (struct admin *admin, int error, const char *message)
 static enum op_next
 admin_check_size (struct admin *admin)
 {
-  char message[160];
-
   if (admin->size == 0)
     return admin_fail (admin, -EINVAL, "the size of a disk must not be zero");
   if (admin->size > DISK_SIZE_MAX)
     return admin_fail (admin, -EINVAL, "a disk may have at most 8 EiB - 4 KiB");
-  if (admin->size % BLOCK_SIZE != 0) {
-    snprintf (message, sizeof message,
-              "the size must be a multiple of 4096 bytes; the next one is %llu",
-              (unsigned long long) align_up (admin->size, BLOCK_SIZE));
-    return admin_fail (admin, -EINVAL, message);
-  }
+  if (admin->size % BLOCK_SIZE != 0)
+    return admin_fail (admin, -EINVAL,
+                       "the size must be a multiple of 4096 bytes; the next one is %llu",
+                       (unsigned long long) align_up (admin->size, BLOCK_SIZE));
   return OP_DONE;
 }
 
@@ -96,7 +113,7 @@ admin_check_new_name (struct admin *admin, const char *name)
   struct disk *taken;
 
   if (!format_name_is_valid (name, &why))
-    return admin_fail (admin, -EINVAL, why);
+    return admin_fail (admin, -EINVAL, "%s", why);
   pthread_mutex_lock (&admin->store->disks_mutex);
   taken = disk_find (admin->store, name);
   pthread_mutex_unlock (&admin->store->disks_mutex);
@@ -495,13 +512,7 @@ admin_sync (struct admin *admin)
     return OP_MORE;
   }
   admin->at = next->id + 1;
-  *admin->writeback = (struct writeback_request) {
-    .disk = next,
-    .version = cache_version (store->cache),
-  };
-  op_expect (op);
-  keeper_write_back (store, admin->writeback, op);
-  return OP_WAIT;
+  return admin_write_back (admin, admin->writeback, next, ADMIN_CHECK);
 }
 
 static enum op_next

@@ -45,11 +45,18 @@ struct clone {
   uint64_t extents, runs;           /* that change: of the target's map, of the table */
 };
 
-/* Notes the failure; the op goes on with ADMIN_END.  MESSAGE without the names of store and disk. */
-enum op_next admin_fail (struct admin *admin, int error, const char *message);
+/* Notes the failure; the op goes on with ADMIN_END.  The message is without the names of store and
+ * disk. */
+enum op_next admin_fail (struct admin *admin, int error, const char *format, ...)
+  __attribute__ ((format (printf, 3, 4)));
 /* The disk admin->name, to admin->disk; it stays, since nobody else changes the table while the
  * admin lock is held.  OP_DONE; or it failed. */
 enum op_next admin_find (struct admin *admin);
+
+/* Waits until what is dirty on DISK now is in its place, or REQUEST->error tells that it could not
+ * be written; the op goes on with STAGE. */
+enum op_next admin_write_back (struct admin *admin, struct writeback_request *request,
+                               struct disk *disk, int stage);
 
 /* Before admin->disk shrinks to admin->size: OP_DONE, or the failure if somebody was promised its
  * size.  From here on who asks for a size that stays is told the new one (disk_hold_size). */

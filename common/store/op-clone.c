@@ -28,7 +28,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,30 +51,19 @@ enum clone_stage {
 /* Extents of the source counted, or mapped at the target, in one step. */
 #define CLONE_STEP_EXTENTS 64
 
-static enum op_next __attribute__ ((format (printf, 2, 3)))
-clone_refuse (struct admin *admin, const char *format, ...)
-{
-  char message[sizeof admin->message];
-  va_list args;
-
-  va_start (args, format);
-  vsnprintf (message, sizeof message, format, args);
-  va_end (args);
-  return admin_fail (admin, -EINVAL, message);
-}
-
 /* --- checks --- */
 
 static enum op_next
 clone_check_alignment (struct admin *admin)
 {
   if (admin->length == 0)
-    return clone_refuse (admin, "the length must be greater than zero");
+    return admin_fail (admin, -EINVAL, "the length must be greater than zero");
   if (admin->length % BLOCK_SIZE != 0)
-    return clone_refuse (admin, "the length %" PRIu64 " is not a multiple of 4096", admin->length);
+    return admin_fail (admin, -EINVAL, "the length %" PRIu64 " is not a multiple of 4096",
+                       admin->length);
   if (admin->offset % BLOCK_SIZE != 0 || admin->target_offset % BLOCK_SIZE != 0)
-    return clone_refuse (admin, "the offset %" PRIu64 " is not a multiple of 4096",
-                         admin->offset % BLOCK_SIZE != 0 ? admin->offset : admin->target_offset);
+    return admin_fail (admin, -EINVAL, "the offset %" PRIu64 " is not a multiple of 4096",
+                       admin->offset % BLOCK_SIZE != 0 ? admin->offset : admin->target_offset);
   return OP_DONE;
 }
 
@@ -96,15 +84,16 @@ clone_check_ranges (struct admin *admin)
   if (next != OP_DONE)
     return next;
   if (!clone_is_within (admin->offset, admin->length, clone->source))
-    return clone_refuse (admin, "the range ends beyond the disk, whose size is %" PRIu64,
-                         disk_size (clone->source));
+    return admin_fail (admin, -EINVAL, "the range ends beyond the disk, whose size is %" PRIu64,
+                       disk_size (clone->source));
   if (!clone_is_within (admin->target_offset, admin->length, clone->target))
-    return clone_refuse (admin, "the range would end beyond the target, whose size is %" PRIu64,
-                         disk_size (clone->target));
+    return admin_fail (admin, -EINVAL,
+                       "the range would end beyond the target, whose size is %" PRIu64,
+                       disk_size (clone->target));
   far = admin->offset > admin->target_offset ? admin->offset - admin->target_offset
                                              : admin->target_offset - admin->offset;
   if (clone->source == clone->target && far < admin->length)
-    return clone_refuse (admin, "the two ranges overlap");
+    return admin_fail (admin, -EINVAL, "the two ranges overlap");
   return OP_DONE;
 }
 
@@ -166,23 +155,6 @@ clone_lock (struct admin *admin, bool is_second, int next)
     return OP_WAIT;
   op_wake (op);
   return OP_MORE;
-}
-
-/* What is dirty in the source now.  If it cannot all be written, the second time will tell. */
-static enum op_next
-clone_write_back (struct admin *admin, int next)
-{
-  struct clone *clone = admin->clone;
-  struct op *op = &admin->op;
-
-  op->stage = next;
-  clone->writeback = (struct writeback_request) {
-    .disk = clone->source,
-    .version = cache_version (admin->store->cache),
-  };
-  op_expect (op);
-  keeper_write_back (admin->store, &clone->writeback, op);
-  return OP_WAIT;
 }
 
 static enum op_next
@@ -365,13 +337,15 @@ clone_step (struct admin *admin)
 {
   switch ((enum clone_stage) admin->op.stage) {
   case CLONE_WRITE_BACK:
-    return clone_write_back (admin, CLONE_LOCK_FIRST);
+    /* If it cannot all be written, the second time will tell. */
+    return admin_write_back (admin, &admin->clone->writeback, admin->clone->source,
+                             CLONE_LOCK_FIRST);
   case CLONE_LOCK_FIRST:
     return clone_lock (admin, false, CLONE_LOCK_SECOND);
   case CLONE_LOCK_SECOND:
     return clone_lock (admin, true, CLONE_WRITE_REST);
   case CLONE_WRITE_REST:
-    return clone_write_back (admin, CLONE_CLEANED);
+    return admin_write_back (admin, &admin->clone->writeback, admin->clone->source, CLONE_CLEANED);
   case CLONE_CLEANED:
     return clone_cleaned (admin);
   case CLONE_UPGRADE:

@@ -31,7 +31,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,27 +72,17 @@ shift_length (const struct admin *admin)
 
 /* --- checks --- */
 
-static enum op_next __attribute__ ((format (printf, 2, 3)))
-shift_refuse (struct admin *admin, const char *format, ...)
-{
-  char message[sizeof admin->message];
-  va_list args;
-
-  va_start (args, format);
-  vsnprintf (message, sizeof message, format, args);
-  va_end (args);
-  return admin_fail (admin, -EINVAL, message);
-}
-
 static enum op_next
 shift_check_alignment (struct admin *admin)
 {
   if (admin->length == 0)
-    return shift_refuse (admin, "the length must be greater than zero");
+    return admin_fail (admin, -EINVAL, "the length must be greater than zero");
   if (admin->offset % BLOCK_SIZE != 0)
-    return shift_refuse (admin, "the offset %" PRIu64 " is not a multiple of 4096", admin->offset);
+    return admin_fail (admin, -EINVAL, "the offset %" PRIu64 " is not a multiple of 4096",
+                       admin->offset);
   if (admin->length % BLOCK_SIZE != 0)
-    return shift_refuse (admin, "the length %" PRIu64 " is not a multiple of 4096", admin->length);
+    return admin_fail (admin, -EINVAL, "the length %" PRIu64 " is not a multiple of 4096",
+                       admin->length);
   return OP_DONE;
 }
 
@@ -104,17 +93,19 @@ shift_check_range (struct admin *admin)
   uint64_t size = disk_size (admin->disk);
 
   if (admin->offset > size)
-    return shift_refuse (admin, "the offset lies beyond the disk, whose size is %" PRIu64, size);
+    return admin_fail (admin, -EINVAL, "the offset lies beyond the disk, whose size is %" PRIu64,
+                       size);
   if (shift_is_up (admin)) {
     if (admin->length > DISK_SIZE_MAX - size)
-      return shift_refuse (admin, "the disk would be too large: at most 8 EiB - 4 KiB");
+      return admin_fail (admin, -EINVAL, "the disk would be too large: at most 8 EiB - 4 KiB");
     admin->size = size + admin->length;
     return OP_DONE;
   }
   if (admin->length > size - admin->offset)
-    return shift_refuse (admin, "the range ends beyond the disk, whose size is %" PRIu64, size);
+    return admin_fail (admin, -EINVAL, "the range ends beyond the disk, whose size is %" PRIu64,
+                       size);
   if (admin->length == size)
-    return shift_refuse (admin, "nothing would be left of the disk");
+    return admin_fail (admin, -EINVAL, "nothing would be left of the disk");
   admin->size = size - admin->length;
   return OP_DONE;
 }
@@ -154,21 +145,6 @@ shift_check (struct admin *admin)
 }
 
 /* --- all that is dirty goes to its place --- */
-
-static enum op_next
-shift_write_back (struct admin *admin, enum shift_stage next)
-{
-  struct op *op = &admin->op;
-
-  op->stage = next;
-  *admin->writeback = (struct writeback_request) {
-    .disk = admin->disk,
-    .version = cache_version (admin->store->cache),
-  };
-  op_expect (op);
-  keeper_write_back (admin->store, admin->writeback, op);
-  return OP_WAIT;
-}
 
 static enum op_next
 shift_write_back_failed (struct admin *admin)
@@ -353,11 +329,11 @@ shift_step (struct admin *admin)
 {
   switch ((enum shift_stage) admin->op.stage) {
   case SHIFT_WRITE_BACK:
-    return shift_write_back (admin, SHIFT_QUIESCE);
+    return admin_write_back (admin, admin->writeback, admin->disk, SHIFT_QUIESCE);
   case SHIFT_QUIESCE:
     return shift_quiesce (admin);
   case SHIFT_WRITE_REST:
-    return shift_write_back (admin, SHIFT_HOLD);
+    return admin_write_back (admin, admin->writeback, admin->disk, SHIFT_HOLD);
   case SHIFT_HOLD:
     return shift_hold (admin);
   case SHIFT_UPGRADE:
