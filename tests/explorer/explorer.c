@@ -170,6 +170,15 @@ forget_ops (void)
 }
 
 void
+explorer_request (struct world *world, unsigned disk, enum request_kind kind, unsigned flags,
+                  uint64_t offset, uint64_t length)
+{
+  bool is_started = world_request (world, 0, disk, kind, flags, offset, length);
+
+  CHECK (is_started);
+}
+
+void
 explorer_read_ahead (struct world *world, unsigned d, uint64_t offset, uint64_t length)
 {
   for (unsigned i = 0; i < WORLD_CLIENTS; i++)

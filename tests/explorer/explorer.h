@@ -80,6 +80,11 @@ bool roles_print (void);
 /* The one that is being explored. */
 const struct scenario *explorer_scenario (void);
 
+#define BLOCKS(n) ((n) * BLOCK_SIZE)
+
+/* Starts a request, which must be one that can be started. */
+void explorer_request (struct world *world, unsigned disk, enum request_kind kind, unsigned flags,
+                       uint64_t offset, uint64_t length);
 /* Starts write-back of all that is dirty on disk D, as one more op. */
 void explorer_write_back (struct world *world, unsigned d);
 /* A READ that goes on where one before it had ended, so that it reads ahead. */

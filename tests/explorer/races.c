@@ -15,19 +15,7 @@
 #include <errno.h>
 
 #include "base/bytes.h"
-#include "base/check.h"
 #include "explorer.h"
-
-#define BLOCKS(n) ((n) * BLOCK_SIZE)
-
-static void
-request (struct world *world, unsigned disk, enum request_kind kind, unsigned flags,
-         uint64_t offset, uint64_t length)
-{
-  bool is_started = world_request (world, 0, disk, kind, flags, offset, length);
-
-  CHECK (is_started);
-}
 
 /* Two blocks in one extent. */
 static void
@@ -35,7 +23,7 @@ base_written (struct world *world)
 {
   world_create_disk (world, 0, BLOCKS (2));
   explorer_finish (world);
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (2));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (2));
 }
 
 static void
@@ -49,7 +37,7 @@ base_unwritten (struct world *world)
 {
   base_hole (world);
   explorer_finish (world);
-  request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
 }
 
 /* Block 0 has all the space that there is; another disk has none. */
@@ -60,19 +48,19 @@ base_last_block (struct world *world)
   explorer_finish (world);
   world_create_disk (world, 1, BLOCKS (1));
   explorer_finish (world);
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
 }
 
 static void
 warm_dirty (struct world *world)
 {
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
 }
 
 static void
 then_read (struct world *world)
 {
-  request (world, 0, REQUEST_READ, 0, 0, world->disks[0].size);
+  explorer_request (world, 0, REQUEST_READ, 0, 0, world->disks[0].size);
 }
 
 /* Three blocks, so that something moves. */
@@ -81,7 +69,7 @@ base_three (struct world *world)
 {
   world_create_disk (world, 0, BLOCKS (3));
   explorer_finish (world);
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (3));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (3));
 }
 
 /* --- 1 --- */
@@ -90,21 +78,21 @@ static void
 start_collapse (struct world *world)
 {
   world_shift_range (world, 0, ADMIN_COLLAPSE, 0, BLOCKS (1));
-  request (world, 0, REQUEST_READ, 0, BLOCKS (1), BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, BLOCKS (1), BLOCKS (1));
 }
 
 static void
 start_insert (struct world *world)
 {
   world_shift_range (world, 0, ADMIN_INSERT, 0, BLOCKS (1));
-  request (world, 0, REQUEST_READ, 0, BLOCKS (1), BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, BLOCKS (1), BLOCKS (1));
 }
 
 /* A part of a block is written into what was found there: it must not be what lay there before. */
 static void
 then_write_part (struct world *world)
 {
-  request (world, 0, REQUEST_WRITE, 0, BLOCKS (1) + 512, 512);
+  explorer_request (world, 0, REQUEST_WRITE, 0, BLOCKS (1) + 512, 512);
 }
 
 /* --- 2 --- */
@@ -116,7 +104,7 @@ base_pair (struct world *world)
   for (unsigned d = 0; d < 2; d++) {
     world_create_disk (world, d, BLOCKS (1));
     explorer_finish (world);
-    request (world, d, REQUEST_WRITE, 0, 0, BLOCKS (1));
+    explorer_request (world, d, REQUEST_WRITE, 0, 0, BLOCKS (1));
     explorer_finish (world);
   }
 }
@@ -126,28 +114,28 @@ static void
 start_clone (struct world *world)
 {
   world_clone_range (world, 0, 0, BLOCKS (1), 1, 0);
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
 }
 
 static void
 start_populators (struct world *world)
 {
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
-  request (world, 0, REQUEST_WRITE, 0, 512, 512);
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 512, 512);
+  explorer_request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
 }
 
 static void
 start_cache (struct world *world)
 {
-  request (world, 0, REQUEST_CACHE, 0, 0, BLOCKS (1));
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_CACHE, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
 }
 
 static void
 start_shrink (struct world *world)
 {
-  request (world, 0, REQUEST_READ, 0, BLOCKS (1), BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, BLOCKS (1), BLOCKS (1));
   world_resize_disk (world, 0, BLOCKS (1));
 }
 
@@ -163,14 +151,14 @@ then_grow (struct world *world)
 static void
 start_stale_frame (struct world *world)
 {
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
 }
 
 static void
 start_stale_mapping (struct world *world)
 {
-  request (world, 0, REQUEST_TRIM, REQUEST_FUA, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_TRIM, REQUEST_FUA, 0, BLOCKS (1));
   explorer_write_back (world, 0);
 }
 
@@ -181,7 +169,7 @@ chase_reuse (struct world *world, unsigned phase)
   if (phase > 1 || world->clients[0].state != CLIENT_FREE)
     return false;
   if (phase == 0)
-    request (world, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
+    explorer_request (world, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
   else
     explorer_write_back (world, 1);
   return true;
@@ -192,15 +180,15 @@ chase_reuse (struct world *world, unsigned phase)
 static void
 start_flush_write (struct world *world)
 {
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
-  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_FLUSH, 0, 0, 0);
 }
 
 static void
 start_flush_write_back (struct world *world)
 {
   explorer_write_back (world, 0);
-  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+  explorer_request (world, 0, REQUEST_FLUSH, 0, 0, 0);
 }
 
 /* --- 5 --- */
@@ -209,9 +197,9 @@ start_flush_write_back (struct world *world)
 static void
 start_no_space (struct world *world)
 {
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (2));
-  request (world, 0, REQUEST_WRITE, 0, 512, 512);
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (2));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 512, 512);
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
 }
 
 /* The old content of a block, which two WRITEs complete theirs from, cannot be read once. */
@@ -220,8 +208,8 @@ start_read_error (struct world *world)
 {
   world->is_faulty = true;
   sim_fail (world->image, IO_READ, 0, -EIO, false);
-  request (world, 0, REQUEST_WRITE, 0, 512, 512);
-  request (world, 0, REQUEST_WRITE, 0, 1024, 512);
+  explorer_request (world, 0, REQUEST_WRITE, 0, 512, 512);
+  explorer_request (world, 0, REQUEST_WRITE, 0, 1024, 512);
 }
 
 /* A place cannot be written once: the block must not be taken for clean. */
@@ -233,13 +221,13 @@ start_write_error (struct world *world)
   sim_fail (world->image, IO_WRITE, 0, -EIO, false);
   world->store->keeper.old_version = cache_version (world->store->cache);
   keeper_kick (world->store);
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
 }
 
 static void
 then_flush (struct world *world)
 {
-  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+  explorer_request (world, 0, REQUEST_FLUSH, 0, 0, 0);
 }
 
 #define CUTS (CUT_POWER | CUT_KILL)

@@ -1,22 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* scenarios.c - what the explorer runs: the races of the design, each as small as it can be. */
 #include "base/bytes.h"
-#include "base/check.h"
 #include "explorer.h"
 #include "store/store-internal.h"
 
-#define BLOCKS(n) ((n) * BLOCK_SIZE)
-
 /* --- initial states --- */
-
-static void
-request (struct world *world, unsigned disk, enum request_kind kind, unsigned flags,
-         uint64_t offset, uint64_t length)
-{
-  bool is_started = world_request (world, 0, disk, kind, flags, offset, length);
-
-  CHECK (is_started);
-}
 
 /* One disk of 4 blocks, all written. */
 static void
@@ -24,7 +12,7 @@ base_one (struct world *world)
 {
   world_create_disk (world, 0, BLOCKS (4));
   explorer_finish (world);
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (4));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (4));
 }
 
 /* One disk of 4 blocks, nothing written. */
@@ -42,21 +30,21 @@ base_two (struct world *world)
   explorer_finish (world);
   world_create_disk (world, 1, BLOCKS (2));
   explorer_finish (world);
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
 }
 
 /* Block 0 dirty, over its place. */
 static void
 warm_dirty (struct world *world)
 {
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
 }
 
 /* Block 0 dirty, and a copy of it in the journal. */
 static void
 warm_logged (struct world *world)
 {
-  request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
 }
 
 /* A copy in the journal of block 0, and a newer content that is dirty. */
@@ -72,7 +60,7 @@ warm_logged_dirty (struct world *world)
 static void
 warm_unwritten_dirty (struct world *world)
 {
-  request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
   explorer_finish (world);
   warm_dirty (world);
 }
@@ -82,107 +70,107 @@ warm_unwritten_dirty (struct world *world)
 static void
 start_read_trim (struct world *world)
 {
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
+  explorer_request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
 }
 
 static void
 start_read_zeroes (struct world *world)
 {
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
-  request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
+  explorer_request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
 }
 
 static void
 start_cache_trim (struct world *world)
 {
-  request (world, 0, REQUEST_CACHE, 0, 0, BLOCKS (2));
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_CACHE, 0, 0, BLOCKS (2));
+  explorer_request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
 }
 
 static void
 then_read (struct world *world)
 {
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
 }
 
 static void
 start_partial_write_trim (struct world *world)
 {
-  request (world, 0, REQUEST_WRITE, 0, 512, 512);
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 512, 512);
+  explorer_request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
 }
 
 static void
 start_write_write (struct world *world)
 {
-  request (world, 0, REQUEST_WRITE, 0, 512, 1024);
-  request (world, 0, REQUEST_WRITE, 0, 1024, 1024);
+  explorer_request (world, 0, REQUEST_WRITE, 0, 512, 1024);
+  explorer_request (world, 0, REQUEST_WRITE, 0, 1024, 1024);
 }
 
 static void
 start_write_write_read (struct world *world)
 {
   start_write_write (world);
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
 }
 
 static void
 start_read_write (struct world *world)
 {
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (2));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
 }
 
 static void
 start_read_read_trim (struct world *world)
 {
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
 }
 
 static void
 start_read_partial_write_trim (struct world *world)
 {
-  request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
-  request (world, 0, REQUEST_WRITE, 0, 512, 512);
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 512, 512);
+  explorer_request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
 }
 
 static void
 start_flush_write (struct world *world)
 {
-  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
-  request (world, 0, REQUEST_WRITE, 0, BLOCKS (1), BLOCKS (1));
+  explorer_request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+  explorer_request (world, 0, REQUEST_WRITE, 0, BLOCKS (1), BLOCKS (1));
 }
 
 static void
 start_flush_trim (struct world *world)
 {
-  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+  explorer_request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
 }
 
 static void
 start_fua_fua (struct world *world)
 {
-  request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
-  request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
 }
 
 static void
 start_write_back_trim (struct world *world)
 {
   explorer_write_back (world, 0);
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
 }
 
 static void
 start_write_back_zeroes (struct world *world)
 {
   explorer_write_back (world, 0);
-  request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, BLOCKS (1));
 }
 
 /* The record may go to the half that the checkpoint begins, before the maps are frozen. */
@@ -190,42 +178,42 @@ static void
 start_checkpoint_write (struct world *world)
 {
   keeper_want_checkpoint (world->store);
-  request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
 }
 
 static void
 then_trim (struct world *world)
 {
-  request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_TRIM, 0, 0, BLOCKS (1));
 }
 
 static void
 start_write_back_write (struct world *world)
 {
   explorer_write_back (world, 0);
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
 }
 
 static void
 start_write_back_flush (struct world *world)
 {
   explorer_write_back (world, 0);
-  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+  explorer_request (world, 0, REQUEST_FLUSH, 0, 0, 0);
 }
 
 static void
 start_write_back_status (struct world *world)
 {
   explorer_write_back (world, 0);
-  request (world, 0, REQUEST_BLOCK_STATUS, 0, 0, BLOCKS (2));
+  explorer_request (world, 0, REQUEST_BLOCK_STATUS, 0, 0, BLOCKS (2));
 }
 
 static void
 start_write_back_flush_write (struct world *world)
 {
   explorer_write_back (world, 0);
-  request (world, 0, REQUEST_FLUSH, 0, 0, 0);
-  request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_FLUSH, 0, 0, 0);
+  explorer_request (world, 0, REQUEST_WRITE, 0, 0, BLOCKS (1));
 }
 
 /* The other disk's WRITE finds space only when the TRIM is durable. */
@@ -233,35 +221,35 @@ static void
 start_reuse (struct world *world)
 {
   explorer_write_back (world, 0);
-  request (world, 0, REQUEST_TRIM, REQUEST_FUA, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_TRIM, REQUEST_FUA, 0, BLOCKS (1));
 }
 
 static void
 then_reuse (struct world *world)
 {
-  request (world, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_request (world, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
   explorer_write_back (world, 1);
 }
 
 static void
 start_trim_reuse (struct world *world)
 {
-  request (world, 0, REQUEST_TRIM, REQUEST_FUA, 0, BLOCKS (1));
-  request (world, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_TRIM, REQUEST_FUA, 0, BLOCKS (1));
+  explorer_request (world, 1, REQUEST_WRITE, 0, 0, BLOCKS (1));
   explorer_write_back (world, 1);
 }
 
 static void
 start_write_shrink (struct world *world)
 {
-  request (world, 0, REQUEST_WRITE, 0, BLOCKS (3), BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, BLOCKS (3), BLOCKS (1));
   world_resize_disk (world, 0, BLOCKS (2));
 }
 
 static void
 start_read_shrink (struct world *world)
 {
-  request (world, 0, REQUEST_READ, 0, BLOCKS (2), BLOCKS (2));
+  explorer_request (world, 0, REQUEST_READ, 0, BLOCKS (2), BLOCKS (2));
   world_resize_disk (world, 0, BLOCKS (2));
 }
 

@@ -974,7 +974,8 @@ state_is_known (void)
   for (unsigned i = 0; i < ARRAY_COUNT (structures); i++)
     if (structures[i].bytes != structures[i].known) {
       printf ("FAIL state.c knows a struct %s of %zu bytes, and it has %zu:"
-              " are its new members part of the state?\n", structures[i].name, structures[i].known, structures[i].bytes);
+              " are its new members part of the state?\n",
+              structures[i].name, structures[i].known, structures[i].bytes);
       is_known = false;
     }
 #endif

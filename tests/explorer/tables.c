@@ -19,7 +19,6 @@
 #include "base/check.h"
 #include "explorer.h"
 
-#define BLOCKS(n) ((n) * BLOCK_SIZE)
 #define DISK_BLOCKS 3
 
 enum place { PLACE_SAME, PLACE_NEIGHBOUR, PLACE_REUSE, PLACES };
