@@ -17,7 +17,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/log.h"
 #include "explorer.h"
 
 /* Stores are abandoned, as a kill does: what they had is lost, not leaked.  They are opened many
@@ -34,13 +33,6 @@ struct arguments {
   bool is_long, is_list, is_roles, is_ok;
   char **names;
 };
-
-static void
-quiet_sink (enum log_level level, const char *message)
-{
-  (void) level;
-  (void) message;
-}
 
 static bool
 is_wanted (const struct scenario *scenario, const struct arguments *arguments)
@@ -176,7 +168,7 @@ main (int argc, char **argv)
   setvbuf (stdout, NULL, _IOLBF, 0);
   if (arguments.is_roles)
     return roles_print () & state_is_known () ? 0 : 1;
-  log_set_sink (quiet_sink);
+  world_log_nothing ();
   world_handle_signals ();
   for (unsigned i = 0; i < race_count; i++)
     visit (&races[i], &arguments);

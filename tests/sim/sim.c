@@ -17,7 +17,6 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "base/log.h"
 #include "sim.h"
 #include "world.h"
 
@@ -342,13 +341,6 @@ run_all (const struct settings *settings)
   return violations ? 1 : 0;
 }
 
-static void
-quiet_sink (enum log_level level, const char *message)
-{
-  (void) level;
-  (void) message;
-}
-
 static bool
 parse_kind (const char *text, struct settings *settings)
 {
@@ -407,7 +399,7 @@ main (int argc, char **argv)
   setvbuf (stdout, NULL, _IOLBF, 0);
   world_handle_signals ();
   if (!settings.is_traced)
-    log_set_sink (quiet_sink);
+    world_log_nothing ();
   if (settings.threads > 0)
     return threads_run (settings.threads, settings.seed, settings.runs, settings.ops);
   return run_all (&settings);

@@ -10,7 +10,6 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "base/log.h"
 #include "store/store-internal.h"
 #include "world.h"
 
@@ -23,13 +22,6 @@ const char *
 __asan_default_options (void)
 {
   return "detect_leaks=0";
-}
-
-static void
-quiet_sink (enum log_level level, const char *message)
-{
-  (void) level;
-  (void) message;
 }
 
 static struct sim_counts
@@ -121,7 +113,7 @@ main (void)
   bool is_ok = !world->is_failed;
 
   setvbuf (stdout, NULL, _IOLBF, 0);
-  log_set_sink (quiet_sink);
+  world_log_nothing ();
   world_handle_signals ();
   for (unsigned disk = 0; disk < 3 && is_ok; disk++)
     is_ok = world_create_disk (world, disk, BLOCKS * BLOCK_SIZE) && world_settle (world);

@@ -18,7 +18,6 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "base/log.h"
 #include "starve.h"
 #include "store/store-internal.h"
 #include "world.h"
@@ -397,13 +396,6 @@ run_all (const struct settings *settings)
   return violations > 0 ? 1 : 0;
 }
 
-static void
-quiet_sink (enum log_level level, const char *message)
-{
-  (void) level;
-  (void) message;
-}
-
 int
 main (int argc, char **argv)
 {
@@ -456,7 +448,7 @@ main (int argc, char **argv)
     }
   setvbuf (stdout, NULL, _IOLBF, 0);
   if (!settings.is_traced)
-    log_set_sink (quiet_sink);
+    world_log_nothing ();
   world_handle_signals ();
   return run_all (&settings);
 }

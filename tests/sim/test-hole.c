@@ -12,7 +12,6 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "base/log.h"
 #include "store/store-internal.h"
 #include "world.h"
 
@@ -28,13 +27,6 @@ const char *
 __asan_default_options (void)
 {
   return "detect_leaks=0";
-}
-
-static void
-quiet_sink (enum log_level level, const char *message)
-{
-  (void) level;
-  (void) message;
 }
 
 static struct frame *
@@ -116,7 +108,7 @@ main (void)
   bool is_ok;
 
   setvbuf (stdout, NULL, _IOLBF, 0);
-  log_set_sink (quiet_sink);
+  world_log_nothing ();
   world_handle_signals ();
   world = world_create (&options);
   is_ok = !world->is_failed && world_create_disk (world, 0, BLOCKS * BLOCK_SIZE)

@@ -21,7 +21,6 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "base/log.h"
 #include "store/store-internal.h"
 #include "world.h"
 
@@ -39,11 +38,21 @@ __asan_default_options (void)
   return "detect_leaks=0";
 }
 
-static void
-quiet_sink (enum log_level level, const char *message)
+/* With DATA blocks for all disks together; 0: as many as they want. */
+static struct world_options
+small_world (uint64_t seed, uint64_t data, bool has_arena, bool has_ticks)
 {
-  (void) level;
-  (void) message;
+  return (struct world_options) {
+    .seed = seed,
+    .geometry = {
+      .group_blocks = 512, .meta_blocks = 64, .journal_half_blocks = JOURNAL_HALF,
+      .capacity = data > 0 ? 64 + 2 * JOURNAL_HALF + data : 0,
+    },
+    .device_blocks = 64, .device_blocks_max = 4096,
+    .cache_bytes = 64 * BLOCK_SIZE, .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE,
+    .contexts = 1, .has_arena = has_arena, .is_plain = true, .is_tight = data > 0,
+    .step_weight = 1, .io_weight = 1, .tick_weight = has_ticks,
+  };
 }
 
 /* Cuts the power in a clone.  The arena goes, for as long as this takes: the superblock says where
@@ -107,17 +116,7 @@ write_back_with_cuts (struct world *world)
 static bool
 run (uint64_t seed)
 {
-  struct world_options options = {
-    .seed = seed,
-    .geometry = {
-      .group_blocks = 512, .meta_blocks = 64, .journal_half_blocks = JOURNAL_HALF,
-      .capacity = 64 + 2 * JOURNAL_HALF + 1,
-    },
-    .device_blocks = 64, .device_blocks_max = 4096,
-    .cache_bytes = 64 * BLOCK_SIZE, .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE,
-    .contexts = 1, .has_arena = true, .is_plain = true, .is_tight = true,
-    .step_weight = 1, .io_weight = 1, .tick_weight = 1,
-  };
+  struct world_options options = small_world (seed, 1, true, true);
   struct world *world = world_create (&options);
   bool is_ok = !world->is_failed
                && world_create_disk (world, 0, 2 * BLOCK_SIZE) && world_settle (world)
@@ -142,13 +141,7 @@ run (uint64_t seed)
 static bool
 run_unshared (uint64_t seed)
 {
-  struct world_options options = {
-    .seed = seed,
-    .geometry = { .group_blocks = 512, .meta_blocks = 64, .journal_half_blocks = JOURNAL_HALF },
-    .device_blocks = 64, .device_blocks_max = 4096,
-    .cache_bytes = 64 * BLOCK_SIZE, .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE,
-    .contexts = 1, .has_arena = true, .is_plain = true, .step_weight = 1, .io_weight = 1,
-  };
+  struct world_options options = small_world (seed, 0, true, false);
   struct world *world = world_create (&options);
   bool is_ok = !world->is_failed
                && world_create_disk (world, 0, BLOCK_SIZE) && world_settle (world)
@@ -232,16 +225,7 @@ settle_with_deaths (struct world *world)
 static bool
 run_record (uint64_t seed)
 {
-  struct world_options options = {
-    .seed = seed,
-    .geometry = {
-      .group_blocks = 512, .meta_blocks = 64, .journal_half_blocks = JOURNAL_HALF,
-      .capacity = 64 + 2 * JOURNAL_HALF + 2,
-    },
-    .device_blocks = 64, .device_blocks_max = 4096,
-    .cache_bytes = 64 * BLOCK_SIZE, .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE,
-    .contexts = 1, .is_plain = true, .is_tight = true, .step_weight = 1, .io_weight = 1,
-  };
+  struct world_options options = small_world (seed, 2, false, false);
   struct world *world = world_create (&options);
   bool is_ok = !world->is_failed
                && world_create_disk (world, 0, BLOCK_SIZE) && world_settle (world)
@@ -268,7 +252,7 @@ main (void)
   bool is_ok = true;
 
   setvbuf (stdout, NULL, _IOLBF, 0);
-  log_set_sink (quiet_sink);
+  world_log_nothing ();
   world_handle_signals ();
   for (uint64_t seed = 1; seed <= SEEDS && is_ok; seed++)
     is_ok = run (seed) && run_unshared (seed) && (seed > RECORD_SEEDS || run_record (seed));

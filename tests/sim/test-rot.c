@@ -18,7 +18,6 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "base/log.h"
 #include "store/checker.h"
 #include "store/store-internal.h"
 #include "world.h"
@@ -32,13 +31,6 @@ const char *
 __asan_default_options (void)
 {
   return "detect_leaks=0";
-}
-
-static void
-quiet_sink (enum log_level level, const char *message)
-{
-  (void) level;
-  (void) message;
 }
 
 enum rot { ROT_BIT, ROT_ZEROS, ROT_NOISE, ROTS };
@@ -301,7 +293,7 @@ main (int argc, char **argv)
 
   setvbuf (stdout, NULL, _IOLBF, 0);
   if (!is_traced)
-    log_set_sink (quiet_sink);
+    world_log_nothing ();
   world_handle_signals ();
   is_ok = run_cut (&options);
   options.has_arena = true;

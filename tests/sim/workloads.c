@@ -17,7 +17,6 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "base/log.h"
 #include "store/store-internal.h"
 #include "world.h"
 
@@ -32,13 +31,6 @@ const char *
 __asan_default_options (void)
 {
   return "detect_leaks=0";
-}
-
-static void
-quiet_sink (enum log_level level, const char *message)
-{
-  (void) level;
-  (void) message;
 }
 
 /* --- the alphabet --- */
@@ -254,7 +246,7 @@ main (int argc, char **argv)
       return 2;
     }
   setvbuf (stdout, NULL, _IOLBF, 0);
-  log_set_sink (quiet_sink);
+  world_log_nothing ();
   world_handle_signals ();
   for (unsigned i = 0; i < settings.length; i++)
     count *= ALPHABET;

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/checksum.h"
+#include "base/log.h"
 #include "lint.h"
 #include "repeatable.h"
 #include "store/checker.h"
@@ -551,6 +552,19 @@ world_handle_signals (void)
   atexit (remove_arena);
   for (unsigned i = 0; i < ARRAY_COUNT (numbers); i++)
     signal (numbers[i], on_end);
+}
+
+static void
+quiet_sink (enum log_level level, const char *message)
+{
+  (void) level;
+  (void) message;
+}
+
+void
+world_log_nothing (void)
+{
+  log_set_sink (quiet_sink);
 }
 
 static void

@@ -138,6 +138,8 @@ bool world_open (struct world *world);
 /* Whatever ends the program, no arena stays behind (but for SIGKILL).  Arenas lie in $LACUNA_SHM,
  * else in /dev/shm. */
 void world_handle_signals (void);
+/* What the engine logs goes nowhere. */
+void world_log_nothing (void);
 /* What is to be said if a check of the engine ends the program. */
 void world_note (const char *format, ...) __attribute__ ((format (printf, 1, 2)));
 /* Settles, closes the store in order, and has the image checked. */
