@@ -425,7 +425,9 @@ admin_commit (struct admin *admin)
   struct op *op = &admin->op;
   struct list wake = LIST_INIT (wake);
 
-  admin_unlock_range (admin, &wake);
+  /* A shift keeps writers off until it is durable (op-shift.c). */
+  if (admin->kind != ADMIN_COLLAPSE && admin->kind != ADMIN_INSERT)
+    admin_unlock_range (admin, &wake);
   op_wake_all (&wake);
   op->stage = ADMIN_COMMITTED;
   op_expect (op);

@@ -7,7 +7,7 @@
  *   wait until no checkpoint has maps frozen; upgrade to EXCLUSIVE
  *   in the gate: log the item, drop the frames, change the size
  *   in steps: [collapse: free what the range mapped]; move the keys of the map
- *   unlock; commit
+ *   downgrade to QUIESCE: readers come in; commit; unlock
  *
  * The item is the atomic point: all that follows is memory's, and done again from the item when the
  * process or the power ends in between.  So nothing that follows can fail, or wait.
@@ -25,6 +25,10 @@
  * What is waited for while the maps lock is held is the upgrade alone: those who hold the range
  * SHARED, that is for their I/O.  None of them waits for a checkpoint, a commit, tail room or
  * memory.
+ *
+ * Writers stay out until the move is durable.  Their blocks would go to the places that were moved;
+ * and after a power cut before the commit, those are the places of other blocks.  Readers and
+ * write-back never wait for a QUIESCE, so nobody whom the commit needs waits for this op.
  *
  * A READ that found a frame before it was dropped sends what the block was: it runs beside this op,
  * and comes before it.  One that misses waits for the lock, and finds what has moved.
@@ -313,6 +317,7 @@ shift_move (struct admin *admin)
 {
   struct extent_map *map = &admin->disk->map;
   uint64_t block = shift_block (admin), length = shift_length (admin);
+  struct list wake = LIST_INIT (wake);
   bool is_done = shift_is_up (admin)
                    ? extent_map_shift_up (map, block, length, SHIFT_LEAVES, &admin->at)
                    : extent_map_shift_down (map, block, length, SHIFT_LEAVES, &admin->at);
@@ -320,6 +325,8 @@ shift_move (struct admin *admin)
   if (!is_done)
     return OP_MORE;
   shift_let_go (admin);
+  range_lock_downgrade (&admin->disk->range_lock, admin->range, &wake);
+  op_wake_all (&wake);
   admin->op.stage = ADMIN_COMMIT;
   return OP_MORE;
 }

@@ -93,6 +93,17 @@ line_join (struct range_lock *lock, struct range_request *request)
   return request->blockers;
 }
 
+/* Among those who do so already: in order of arrival. */
+static void
+stand_beside (struct range_lock *lock, struct range_request *request)
+{
+  struct list *next = lock->beside.next;
+
+  while (next != &lock->beside && request_of (next)->arrival < request->arrival)
+    next = next->next;
+  list_insert_before (&request->link, next);
+}
+
 /* For stat alone: nothing depends on it. */
 static uint64_t
 clock_ns (void)
@@ -154,8 +165,10 @@ range_lock_acquire (struct range_lock *lock, struct range_request *request, uint
     .waiter = waiter,
   };
   pthread_mutex_lock (&lock->mutex);
-  if (is_beside (lock, first, last, mode))
-    list_append (&lock->beside, &request->link);
+  if (is_beside (lock, first, last, mode)) {
+    request->arrival = lock->arrivals++;
+    stand_beside (lock, request);
+  }
   else
     is_granted = line_join (lock, request) == 0;
   if (!is_granted)
@@ -231,19 +244,20 @@ range_lock_upgrade (struct range_lock *lock, struct range_request *request, stru
   return is_granted;
 }
 
-/* RELEASED no longer excludes those of MODE that wait for it. */
+/* GONE no longer excludes those of MODE that wait for it: all that overlap, if it was granted. */
 static void
-unblock (struct range_lock *lock, enum range_mode mode, const struct range_request *released,
-         struct list *wake)
+unblock (struct range_lock *lock, enum range_mode mode, const struct range_request *gone,
+         bool was_granted, struct list *wake)
 {
   list_for_each (link, &lock->line[mode]) {
     struct range_request *request = request_of (link);
 
-    if (!is_overlap (request, released->first, released->last))
+    if (!is_overlap (request, gone->first, gone->last)
+        || (!was_granted && request->arrival < gone->arrival))
       continue;
     CHECK (request->blockers > 0);
-    CHECK (request->arrival > released->arrival
-           || (request->is_upgrading && released->mode == RANGE_SHARED));
+    CHECK (request->arrival > gone->arrival
+           || (request->is_upgrading && gone->mode == RANGE_SHARED));
     if (--request->blockers > 0)
       continue;
     request->is_granted = true;
@@ -252,16 +266,58 @@ unblock (struct range_lock *lock, enum range_mode mode, const struct range_reque
   }
 }
 
+/* REQUEST, which waits in line or holds, is in line no more. */
+static void
+line_leave (struct range_lock *lock, struct range_request *request, struct list *wake)
+{
+  bool was_granted = request->is_granted;
+
+  list_remove (&request->link);
+  request->is_granted = false;
+  for (enum range_mode mode = 0; mode < RANGE_MODES; mode++)
+    if (excludes (request->mode, mode))
+      unblock (lock, mode, request, was_granted, wake);
+}
+
+/* Those who wait in line for a QUIESCE that has not been there before. */
+static void
+line_dismiss (struct range_lock *lock, const struct range_request *quiesce, struct list *wake)
+{
+  for (enum range_mode mode = 0; mode < RANGE_MODES; mode++) {
+    if (!excludes (mode, RANGE_QUIESCE))
+      continue;
+    list_for_each_safe (link, &lock->line[mode]) {
+      struct range_request *request = request_of (link);
+
+      if (request == quiesce || !is_overlap (request, quiesce->first, quiesce->last))
+        continue;
+      line_leave (lock, request, wake);
+      request->blockers = 0;
+      stand_beside (lock, request);
+    }
+  }
+}
+
+void
+range_lock_downgrade (struct range_lock *lock, struct range_request *request, struct list *wake)
+{
+  pthread_mutex_lock (&lock->mutex);
+  CHECK (request->is_granted && request->mode == RANGE_EXCLUSIVE);
+  list_remove (&request->link);
+  unblock (lock, RANGE_SHARED, request, true, wake);
+  request->mode = RANGE_QUIESCE;
+  list_append (&lock->line[RANGE_QUIESCE], &request->link);
+  line_dismiss (lock, request, wake);
+  line_admit (lock, wake);
+  pthread_mutex_unlock (&lock->mutex);
+}
+
 void
 range_lock_release (struct range_lock *lock, struct range_request *request, struct list *wake)
 {
   pthread_mutex_lock (&lock->mutex);
   CHECK (request->is_granted && !list_is_empty (&request->link));
-  list_remove (&request->link);
-  request->is_granted = false;
-  for (enum range_mode mode = 0; mode < RANGE_MODES; mode++)
-    if (excludes (request->mode, mode))
-      unblock (lock, mode, request, wake);
+  line_leave (lock, request, wake);
   if (request->mode == RANGE_QUIESCE)
     line_admit (lock, wake);
   pthread_mutex_unlock (&lock->mutex);

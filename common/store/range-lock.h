@@ -17,7 +17,8 @@
  * What moves mappings or shares them must have all that is dirty in its place before: it holds the
  * range QUIESCE while it is written back, which happens SHARED, and then upgrades: the granted
  * request becomes EXCLUSIVE, with nobody in between (Linux: the inode's lock, and invalidate_lock
- * inside it).
+ * inside it).  And what has moved mappings keeps writers off until that is durable, again QUIESCE:
+ * until then the blocks' places are, after a power cut, those of other blocks.
  *
  * A cache hit takes no lock.  SHARED and WRITE holders never exclude each other.  First come, first
  * served: a waiting EXCLUSIVE holds back later SHARED requests on its range.  But what QUIESCE
@@ -92,6 +93,11 @@ bool range_lock_try (struct range_lock *lock, struct range_request *request,
  * that grants it; until then it is QUIESCE still.  Not to be released before. */
 bool range_lock_upgrade (struct range_lock *lock, struct range_request *request,
                          struct waiter *waiter);
+
+/* A granted EXCLUSIVE request becomes QUIESCE without being let go: readers come in, and writers that
+ * stand in line for it stand beside from now on. */
+void range_lock_downgrade (struct range_lock *lock, struct range_request *request,
+                           struct list *wake);
 
 /* Ends a granted request; those that it held back are appended to WAKE. */
 void range_lock_release (struct range_lock *lock, struct range_request *request,

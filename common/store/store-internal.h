@@ -24,8 +24,8 @@
  *                drop frames} shared; those who collect {the tail's end, frames for a record,
  *                frozen trees} exclusive.
  *   commit       an op that waits for a commit holds none of the above but its admission, and an
- *                administrative one the admin lock and what it has left of tail room: nobody whom
- *                a commit waits for wants them.
+ *                administrative one the admin lock, what it has left of tail room, and, after a
+ *                shift, a range in QUIESCE: nobody whom a commit waits for wants them.
  *
  * Mutexes, held across no wait and no call upward: range_lock's, extent_map's, space's, journal's,
  * the cache's (cache-internal.h has their order), disks_mutex, commit's, keeper's.  The gate is

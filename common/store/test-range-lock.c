@@ -180,6 +180,21 @@ model_upgrade (struct range_lock *lock, struct entry *entry)
   model_settle (&wake);
 }
 
+/* Who waits in line for it stands beside from now on. */
+static void
+model_downgrade (struct range_lock *lock, struct entry *entry)
+{
+  struct list wake = LIST_INIT (wake);
+
+  range_lock_downgrade (lock, &entry->request, &wake);
+  entry->mode = RANGE_QUIESCE;
+  for (unsigned i = 0; i < REQUESTS; i++)
+    if (entries[i].state == WAITING && model_excludes (entries[i].mode, RANGE_QUIESCE)
+        && overlaps (&entries[i], entry->first, entry->last))
+      entries[i].state = BESIDE;
+  model_settle (&wake);
+}
+
 static void
 model_acquire (struct range_lock *lock, struct entry *entry)
 {
@@ -295,6 +310,8 @@ test_model (void **state)
       model_acquire (&lock, entry);
     else if (entry->state == HELD && entry->mode == RANGE_QUIESCE && draw_below (2) == 0)
       model_upgrade (&lock, entry);
+    else if (entry->state == HELD && entry->mode == RANGE_EXCLUSIVE && draw_below (2) == 0)
+      model_downgrade (&lock, entry);
     else if (entry->state == HELD)
       model_release (&lock, entry);
     model_is_held (&lock);
@@ -369,7 +386,7 @@ test_no_starvation (void **state)
 }
 
 /* Write-back on behalf of who holds a QUIESCE gets its blocks, whoever waits for that QUIESCE, or
- * for one who does; and the upgrade comes before them all. */
+ * for one who does; the upgrade comes before them all; and after it all is as before. */
 static void
 test_quiesce (void **state)
 {
@@ -399,8 +416,15 @@ test_quiesce (void **state)
   assert_true (list_is_empty (&wake));
   assert_true (range_lock_is_held (&lock, 10, 19, RANGE_EXCLUSIVE));
 
-  range_lock_release (&lock, &collapse, &wake);
+  range_lock_downgrade (&lock, &collapse, &wake);
   assert_ptr_equal (list_take (&wake), &waiters[5].link);
+  assert_true (list_is_empty (&wake));
+  assert_true (range_lock_is_held (&lock, 10, 19, RANGE_QUIESCE));
+  /* Not in line, or it would wait for the QUIESCE by way of `trim'. */
+  assert_true (range_lock_acquire (&lock, &writeback, 16, 24, RANGE_SHARED, &waiters[4]));
+  range_lock_release (&lock, &writeback, &wake);
+
+  range_lock_release (&lock, &collapse, &wake);
   assert_ptr_equal (list_take (&wake), &waiters[1].link);
   assert_ptr_equal (list_take (&wake), &waiters[2].link);
   assert_true (list_is_empty (&wake));
@@ -494,6 +518,12 @@ thread_run (void *arg)
       if (mode == RANGE_WRITE || mode == RANGE_EXCLUSIVE)
         sum += marks[block];
       sum += contents[block];
+    }
+    if (mode == RANGE_EXCLUSIVE && (seed >> 56) % 2 == 0) {
+      range_lock_downgrade (&shared_lock, &request, &wake);
+      wake_all (&wake);
+      for (uint64_t block = first; block <= last; block++)
+        marks[block]++;
     }
     range_lock_release (&shared_lock, &request, &wake);
     wake_all (&wake);

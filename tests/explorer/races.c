@@ -88,6 +88,24 @@ start_insert (struct world *world)
   explorer_request (world, 0, REQUEST_READ, 0, BLOCKS (1), BLOCKS (1));
 }
 
+/* The new content of a block that moves, and write-back at once: until the move is durable, the
+ * place belongs to another block. */
+static void
+start_collapse_write (struct world *world)
+{
+  world_shift_range (world, 0, ADMIN_COLLAPSE, 0, BLOCKS (1));
+  explorer_request (world, 0, REQUEST_WRITE, 0, BLOCKS (1), BLOCKS (1));
+}
+
+static bool
+chase_write (struct world *world, unsigned phase)
+{
+  if (phase > 0 || world->clients[0].state != CLIENT_FREE)
+    return false;
+  explorer_write_back (world, 0);
+  return true;
+}
+
 /* A part of a block is written into what was found there: it must not be what lay there before. */
 static void
 then_write_part (struct world *world)
@@ -239,6 +257,10 @@ const struct scenario races[] = {
   { .name = "race-1-insert", .about = "a READ of what moves up, then a WRITE of a part of it",
     .base = base_three, .start = start_insert, .then = then_write_part, .cuts = CUTS,
     .is_long = true },
+  { .name = "race-1-write-back",
+    .about = "a WRITE of what moves down goes to its place at once",
+    .base = base_three, .start = start_collapse_write, .chase = chase_write, .then = then_read,
+    .cuts = CUTS },
   { .name = "race-2-clone", .about = "two disks locked, a WRITE of the source beside it",
     .base = base_pair, .start = start_clone, .then = then_read, .cuts = CUTS, .is_long = true },
   { .name = "race-2-populators", .about = "a READ and a WRITE of a part against a TRIM",
