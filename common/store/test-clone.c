@@ -3,41 +3,14 @@
  * histories, cut off at every step, on a full store.
  *
  * LACUNA_SEED=n replays one seed. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
 
-#include "base/test-seed.h"
-#include "device/device-sim.h"
-#include "store/checker.h"
-#include "store/store-internal.h"
+#include "store/test-steps.h"
 
 #define DISKS 2
 #define BLOCKS 400                /* of each disk */
-#define LENGTH_MAX 8192           /* blocks of the store */
 
-static const uint8_t uuid[16] = { 4, 7 };
-
-/* Stores are abandoned here, as a kill does: what they had is lost, not leaked. */
-const char *__asan_default_options (void);
-const char *
-__asan_default_options (void)
-{
-  return "detect_leaks=0";
-}
-
-static char arena_path[256];
-static struct sim_image *image;
-static struct store *store;
 static struct disk *disks[DISKS];
-static struct context *context;
 static const char *const names[DISKS] = { "one", "two" };
 
 /* A tag per block, 0: zeros. */
@@ -49,113 +22,24 @@ static uint64_t last_tag;
 static void
 open_store (void)
 {
-  struct store_options options = {
-    .device = sim_device_create (image),
-    .arena_path = arena_path,
-    .cache_bytes = 512 * BLOCK_SIZE,
-    .tail_bytes = 16384,
-    .has_own_keeper = true,
-  };
-  char *error = NULL;
-  int result = store_open (&options, &store, &error);
-
-  if (result != 0)
-    fail_msg ("the store does not open: %s", error);
-  context = store_context_create (store);
+  steps_open ();
   for (unsigned d = 0; d < DISKS; d++)
     disks[d] = disk_open (store, names[d]);
-}
-
-/* How many ops can go on; the INDEX-th of them is *OP. */
-static unsigned
-find_ready (unsigned index, struct op **op)
-{
-  struct context *contexts[] = { context, store_keeper_context (store) };
-  unsigned count = 0;
-
-  for (unsigned i = 0; i < ARRAY_COUNT (contexts); i++) {
-    context_collect (contexts[i]);
-    list_for_each (link, &contexts[i]->ready)
-      if (count++ == index)
-        *op = container_of (link, struct op, link);
-  }
-  return count;
-}
-
-/* One step of one op, or the end of an I/O; false: there is nothing to be done. */
-static bool
-step (void)
-{
-  struct op *op = NULL;
-  unsigned ready = find_ready (UINT32_MAX, &op), ios = sim_in_flight (image), choice;
-
-  if (ready + ios == 0)
-    return false;
-  choice = random_below (ready + ios);
-  if (choice >= ready) {
-    sim_complete (image, choice - ready);
-    return true;
-  }
-  find_ready (choice, &op);
-  context_step (op->context, op);
-  return true;
-}
-
-static void
-run (void)
-{
-  for (unsigned steps = 0; step (); steps++)
-    assert_true (steps < 10 * 1000 * 1000);
-}
-
-static int
-read_image (void *arg, uint64_t place, void *block)
-{
-  (void) arg;
-  sim_peek (image, place, block);
-  return 0;
-}
-
-static void
-check_image (void)
-{
-  struct checker_reader reader
-    = { .read = read_image, .length = LENGTH_MAX, .is_growing = true };
-  char *text = NULL;
-  size_t length;
-  FILE *out = open_memstream (&text, &length);
-
-  checker_run_reader (&reader, out, false);
-  fclose (out);
-  if (strstr (text, "damage:") != NULL)
-    fail_msg ("the checker finds:\n%s", text);
-  free (text);
 }
 
 static void
 close_store (void)
 {
-  char *error = NULL;
-
   for (unsigned d = 0; d < DISKS; d++)
     disk_close (disks[d]);
   run ();
-  store_context_destroy (store, context);
-  assert_int_equal (store_close (store, &error), 0);
-  check_image ();
+  steps_close ();
 }
 
 static void
-cut_off (bool is_power_cut)
+cut_off (enum sim_crash_kind kind)
 {
-  context_abandon (context);
-  list_remove (&context->link);
-  context_destroy (context);
-  store_abandon (store);
-  sim_crash (image, is_power_cut ? SIM_POWER : SIM_KILL);
-  if (is_power_cut)
-    unlink (arena_path);
-  check_image ();
+  steps_crash (kind);
   open_store ();
 }
 
@@ -300,20 +184,9 @@ verify (void)
 /* --- making --- */
 
 static void
-make_store (uint64_t capacity)
+make_store (uint64_t room)
 {
-  const struct store_geometry geometry = {
-    .group_blocks = 4096, .meta_blocks = 256, .journal_half_blocks = 64, .capacity = capacity,
-  };
-  struct sim_options options
-    = { .seed = random_number (), .length = 1024, .length_max = LENGTH_MAX };
-  struct device *device;
-  char *error = NULL;
-
-  image = sim_image_create (&options);
-  device = sim_device_create (image);
-  assert_int_equal (store_init_device (device, &geometry, uuid, &error), 0);
-  device_close (device);
+  image_make (room);
   open_store ();
   for (unsigned d = 0; d < DISKS; d++) {
     is_done = false;
@@ -329,7 +202,7 @@ static void
 drop_store (void)
 {
   close_store ();
-  sim_image_destroy (image);
+  image_destroy ();
 }
 
 /* --- histories --- */
@@ -359,11 +232,11 @@ random_stop (void)
 {
   switch (random_below (3)) {
   case 0:
-    cut_off (false);
+    cut_off (SIM_KILL);
     break;
   case 1:
     do_sync ();
-    cut_off (true);
+    cut_off (SIM_POWER);
     break;
   default:
     close_store ();
@@ -440,7 +313,7 @@ cut_at (unsigned steps, bool is_power_cut)
   for (i = 0; i < steps && step (); i++)
     continue;
   was_done = is_done;
-  cut_off (is_power_cut);
+  cut_off (is_power_cut ? SIM_POWER : SIM_KILL);
   memcpy (before, tags[1], sizeof before);
   memcpy (&tags[1][110], &tags[0][0], 40 * sizeof before[0]);
   /* Its first block tells which of the two it must be. */
@@ -546,7 +419,7 @@ test_checkpoint_beside (void **state)
       else
         break;
     }
-    cut_off (true);
+    cut_off (SIM_POWER);
     if (extent_map_mapped_in (&disks[1]->map, 100, 12) != 12)
       fail_msg ("after %u steps half of the clone is there", steps);
     drop_store ();
@@ -644,7 +517,7 @@ test_commit_beside (void **state)
     uint64_t at = 200;
     bool is_written;
 
-    make_store (256 + 2 * 64 + 120);
+    make_store (120);
     do_request (REQUEST_WRITE, 0, 1, 100, 12);
     do_request (REQUEST_WRITE, 0, 0, 0, 12);
     while (at < BLOCKS && do_request (REQUEST_WRITE, 0, 0, at, 1) == 0)
@@ -658,7 +531,7 @@ test_commit_beside (void **state)
     is_done_before = is_done;
     is_written = write_beside (300, 1000000);
     written += is_written;
-    cut_off (true);
+    cut_off (SIM_POWER);
     if (is_written) {
       for (unsigned i = 0; i < 8; i++)
         tags[1][300 + i] = 1000000;
@@ -685,7 +558,7 @@ test_target_data (void **state)
     do_request (REQUEST_WRITE, REQUEST_FUA, 1, 50, 5);
     do_request (REQUEST_WRITE, 0, 0, 0, 10);
     do_clone (0, 0, 8, 1, 48);
-    cut_off (is_power_cut);
+    cut_off (is_power_cut ? SIM_POWER : SIM_KILL);
     /* Of the source only what was cloned has to be durable. */
     for (unsigned i = 8; i < 10; i++)
       tags[0][i] = is_power_cut ? 0 : tags[0][i];
@@ -715,7 +588,7 @@ test_request_ids (void **state)
         do_request (REQUEST_WRITE, REQUEST_FUA, 0, 3, 4);
         do_request (REQUEST_WRITE, REQUEST_FUA, 1, 58, 1);
         if (how == 1 || how == 2)
-          cut_off (how == 2);
+          cut_off (how == 2 ? SIM_POWER : SIM_KILL);
         else if (how == 3) {
           close_store ();
           open_store ();
@@ -757,7 +630,7 @@ test_unshared (void **state)
       uint64_t written[8];
 
       memcpy (written, tags[0], sizeof written);
-      cut_off (true);
+      cut_off (SIM_POWER);
       /* As the last commit left it: that of the clone. */
       for (unsigned i = 0; i < 8; i++)
         tags[0][i] = tags[1][100 + i] = written[i] - 8;
@@ -775,7 +648,7 @@ test_full (void **state)
   uint64_t at = 100;
 
   (void) state;
-  make_store (256 + 2 * 64 + 120);
+  make_store (120);
   do_request (REQUEST_WRITE, 0, 0, 0, 20);
   do_clone (0, 0, 20, 1, 0);
   while (do_request (REQUEST_WRITE, 0, 0, at, 1) == 0)
@@ -849,25 +722,6 @@ test_refused (void **state)
   drop_store ();
 }
 
-static int
-set_up (void **state)
-{
-  const char *parent = getenv ("LACUNA_SHM");
-
-  (void) state;
-  snprintf (arena_path, sizeof arena_path, "%s/lacuna-test-clone-%d",
-            parent != NULL ? parent : "/dev/shm", (int) getpid ());
-  return 0;
-}
-
-static int
-tear_down (void **state)
-{
-  (void) state;
-  unlink (arena_path);
-  return 0;
-}
-
 int
 main (void)
 {
@@ -879,5 +733,5 @@ main (void)
     cmocka_unit_test (test_full),          cmocka_unit_test (test_refused),
   };
 
-  return cmocka_run_group_tests (tests, set_up, tear_down);
+  return cmocka_run_group_tests (tests, NULL, NULL);
 }

@@ -3,50 +3,14 @@
  * in random histories, cut off at every step, and with requests beside them.
  *
  * LACUNA_SEED=n replays one seed. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
 
-#include "base/test-seed.h"
-#include "device/device-sim.h"
-#include "store/checker.h"
 #include "store/op-admin.h"
+#include "store/test-steps.h"
 
-#define TAIL_BYTES 16384
 #define BLOCKS_MAX 1200          /* of the disk */
-#define GROUP_BLOCKS 4096
-#define META_BLOCKS 256
-#define HALF_BLOCKS 64
 
-static const struct store_geometry geometry = {
-  .group_blocks = GROUP_BLOCKS,
-  .meta_blocks = META_BLOCKS,
-  .journal_half_blocks = HALF_BLOCKS,
-};
-static const uint8_t uuid[16] = { 4, 2 };
-
-/* Stores are abandoned here, as a kill does: what they had is lost, not leaked. */
-const char *__asan_default_options (void);
-const char *
-__asan_default_options (void)
-{
-  return "detect_leaks=0";
-}
-
-static char arena_path[160];
-static struct sim_image *image;
-static struct store *store;
 static struct disk *disk;
-static struct context *context;
-static char *error;
-static uint64_t capacity;
 
 /* What the disk holds: a tag per block, 0: zeros. */
 static struct model {
@@ -60,59 +24,11 @@ static uint64_t last_tag;
 static void
 open_store (void)
 {
-  struct store_options options = {
-    .device = sim_device_create (image),
-    .arena_path = arena_path,
-    .cache_bytes = 512 * BLOCK_SIZE,
-    .tail_bytes = TAIL_BYTES,
-    .has_own_keeper = true,
-  };
-  int result = store_open (&options, &store, &error);
-
-  if (result != 0)
-    print_message ("%s\n", error);
-  assert_int_equal (result, 0);
-  context = store_context_create (store);
+  steps_open ();
   disk = disk_open (store, "d");
 }
 
-/* How many ops can go on; the INDEX-th of them is *OP. */
-static unsigned
-find_ready (unsigned index, struct op **op)
-{
-  struct context *contexts[] = { context, store_keeper_context (store) };
-  unsigned count = 0;
-
-  for (unsigned i = 0; i < ARRAY_COUNT (contexts); i++) {
-    context_collect (contexts[i]);
-    list_for_each (link, &contexts[i]->ready)
-      if (count++ == index)
-        *op = container_of (link, struct op, link);
-  }
-  return count;
-}
-
-/* One step of one op, or the end of an I/O; false: there is nothing left to be done. */
-static bool
-step (void)
-{
-  struct op *op = NULL;
-  unsigned ready = find_ready (UINT32_MAX, &op), ios = sim_in_flight (image);
-  unsigned choice;
-
-  if (ready + ios == 0)
-    return false;
-  choice = random_below (ready + ios);
-  if (choice >= ready) {
-    sim_complete (image, choice - ready);
-    return true;
-  }
-  find_ready (choice, &op);
-  context_step (op->context, op);
-  return true;
-}
-
-/* The same, while OP stands still. */
+/* As step, while OP stands still. */
 static bool
 step_others (const struct op *op)
 {
@@ -130,13 +46,6 @@ step_others (const struct op *op)
     return false;
   sim_complete (image, 0);
   return true;
-}
-
-static void
-run (void)
-{
-  for (unsigned steps = 0; step (); steps++)
-    assert_true (steps < 10 * 1000 * 1000);
 }
 
 static void
@@ -166,23 +75,11 @@ admin_run (enum admin_kind kind, uint64_t block, uint64_t length)
   return admin.op.error;
 }
 
-/* A store with one disk "d" of SIZE blocks. */
+/* A store with one disk "d" of SIZE blocks, and ROOM for that. */
 static void
-make_store (uint64_t size)
+make_full_store (uint64_t size, uint64_t room)
 {
-  struct sim_options options = { .seed = random_number (), .length = 64, .length_max = 65536 };
-  struct store_geometry with_capacity = geometry;
-  const char *parent = getenv ("LACUNA_SHM");
-  struct device *device;
-
-  with_capacity.capacity = capacity;
-  snprintf (arena_path, sizeof arena_path, "%s/lacuna-test-shift-%d",
-            parent != NULL ? parent : "/dev/shm", (int) getpid ());
-  unlink (arena_path);
-  image = sim_image_create (&options);
-  device = sim_device_create (image);
-  assert_int_equal (store_init_device (device, &with_capacity, uuid, &error), 0);
-  device_close (device);
+  image_make (room);
   open_store ();
   assert_null (disk);
   assert_int_equal (admin_run (ADMIN_CREATE, 0, size), 0);
@@ -192,55 +89,24 @@ make_store (uint64_t size)
   model.size = size;
 }
 
-static int
-read_image (void *arg, uint64_t place, void *block)
-{
-  sim_peek (arg, place, block);
-  return 0;
-}
-
-/* What the checker, which knows the format's page only, says of the device as it is. */
 static void
-check_image (void)
+make_store (uint64_t size)
 {
-  struct checker_reader reader = {
-    .read = read_image, .length = 65536, .is_growing = true, .arg = image,
-  };
-  char *text = NULL;
-  size_t length;
-  FILE *out = open_memstream (&text, &length);
-
-  checker_run_reader (&reader, out, false);
-  fclose (out);
-  if (strstr (text, "damage:") != NULL)
-    print_message ("%s\n", text);
-  assert_null (strstr (text, "damage:"));
-  free (text);
+  make_full_store (size, 0);
 }
 
 static void
 close_store (void)
 {
   disk_close (disk);
-  store_context_destroy (store, context);
-  assert_int_equal (store_close (store, &error), 0);
   disk = NULL;
-  check_image ();
+  steps_close ();
 }
 
-/* The process ends, or the power is cut. */
 static void
 crash (enum sim_crash_kind kind)
 {
-  context_abandon (context);
-  list_remove (&context->link);
-  context_destroy (context);
-  store_abandon (store);
-  sim_crash (image, kind);
-  if (kind == SIM_POWER)
-    unlink (arena_path);
-  check_image ();
-  disk = NULL;
+  steps_crash (kind);
   open_store ();
   assert_non_null (disk);
 }
@@ -249,8 +115,7 @@ static void
 end_store (void)
 {
   close_store ();
-  sim_image_destroy (image);
-  unlink (arena_path);
+  image_destroy ();
 }
 
 /* --- requests --- */
@@ -689,8 +554,7 @@ test_full (void **state)
 
   (void) state;
   random_state = 1;
-  capacity = META_BLOCKS + JOURNAL_HALVES * HALF_BLOCKS + room;
-  make_store (100);
+  make_full_store (100, room);
   write_some (0, room);
   assert_int_equal (request_run (REQUEST_WRITE, 0, 90, 1, 7), -ENOSPC);
   assert_int_equal (admin_run (ADMIN_COLLAPSE, 10, 20), 0);
@@ -701,7 +565,6 @@ test_full (void **state)
   model_shift (ADMIN_INSERT, 15, 20);
   crash (SIM_POWER);
   assert_same ();
-  capacity = 0;
   end_store ();
 }
 
