@@ -19,7 +19,8 @@
 #include "base/log.h"
 #include "server.h"
 
-#define TURNS_MAX 8                /* of engine and replies before sockets are looked at again */
+#define TURNS_MAX 8                /* of engine and replies before sockets are looked at again: for
+                                      requests that are short */
 #define TICK_SECONDS 1.0
 /* To wait for so long before sleeping: somewhat longer than a client takes that was asleep itself. */
 #define AWAKE_NS 100000
@@ -60,12 +61,14 @@ static bool
 worker_turns (struct worker *worker)
 {
   struct list *link;
-  bool has_run = true;
+  bool has_run = true, has_more = false;
 
-  for (unsigned turn = 0; has_run && turn < TURNS_MAX; turn++) {
+  for (unsigned turn = 0; has_run && !has_more && turn < TURNS_MAX; turn++) {
     struct list changed = LIST_INIT (changed);
 
     has_run = context_run (worker->context);
+    /* A long request goes on when others have been heard. */
+    has_more = context_has_more (worker->context);
     /* One that changes again while it is advanced has its next turn after the others. */
     list_splice (&changed, &worker->changed);
     while ((link = list_take (&changed))) {

@@ -13,7 +13,7 @@
 /* Steps an op may make before others get their turn. */
 #define CONTEXT_STEPS_MAX 64
 
-/* Rounds over the ready ops before the thread looks at its sockets again. */
+/* Rounds over the ready ops before the thread does other things, where all of them are short. */
 #define CONTEXT_ROUNDS_MAX 8
 
 struct context *
@@ -157,9 +157,9 @@ context_collect (struct context *context)
 bool
 context_run (struct context *context)
 {
-  bool ran = false;
+  bool ran = false, is_long = false;
 
-  for (unsigned round = 0; round < CONTEXT_ROUNDS_MAX; round++) {
+  for (unsigned round = 0; round < CONTEXT_ROUNDS_MAX && !is_long; round++) {
     struct list *link;
     struct list batch = LIST_INIT (batch);
 
@@ -169,7 +169,7 @@ context_run (struct context *context)
     /* One turn for each that is ready now; what becomes ready meanwhile comes after. */
     list_splice (&batch, &context->ready);
     while ((link = list_take (&batch)) != NULL)
-      op_run (container_of (link, struct op, link), CONTEXT_STEPS_MAX);
+      is_long |= op_run (container_of (link, struct op, link), CONTEXT_STEPS_MAX);
     ran = true;
     queue_kick (context->queue);
   }
@@ -177,6 +177,12 @@ context_run (struct context *context)
   if (!list_is_empty (&context->ready))
     context_signal (context);
   return ran;
+}
+
+bool
+context_has_more (const struct context *context)
+{
+  return !list_is_empty (&context->ready);
 }
 
 void

@@ -48,8 +48,11 @@ void context_destroy (struct context *context);
 int context_fd (struct context *context);
 
 /* Runs all that can run, submits what they asked for, and returns; true if
- * anything ran. */
+ * anything ran.  Where an op has had its share and wants more, it returns after one turn of each. */
 bool context_run (struct context *context);
+/* Whether that is so, or the short ones do not end: whoever has something else to do, such as
+ * sockets, should do it before he runs the context again. */
+bool context_has_more (const struct context *context);
 
 /* Blocks until context_fd is readable or TIMEOUT_MS has passed (-1: no limit). */
 void context_wait (struct context *context, int timeout_ms);

@@ -403,7 +403,7 @@ admin_clear (struct admin *admin)
                                    disk_space_free, store);
     atomic_store (&disk->is_changed, true);
     pthread_rwlock_unlock (&store->gate);
-    return OP_MORE;
+    return OP_YIELD;
   }
   admin->op.stage = ADMIN_COMMIT;
   return OP_MORE;

@@ -271,10 +271,10 @@ clone_clear (struct admin *admin)
                                  clone->length - clone->at, ZERO_STEP_EXTENTS, disk_space_free,
                                  store);
   pthread_rwlock_unlock (&store->gate);
-  if (clone->at == clone->length) {
-    clone->at = 0;
-    admin->op.stage = CLONE_MAP;
-  }
+  if (clone->at < clone->length)
+    return OP_YIELD;
+  clone->at = 0;
+  admin->op.stage = CLONE_MAP;
   return OP_MORE;
 }
 

@@ -306,7 +306,7 @@ shift_clear (struct admin *admin)
                                  disk_space_free, store);
   pthread_rwlock_unlock (&store->gate);
   if (admin->at < end)
-    return OP_MORE;
+    return OP_YIELD;
   admin->at = 0;
   admin->op.stage = SHIFT_MOVE;
   return OP_MORE;
@@ -323,7 +323,7 @@ shift_move (struct admin *admin)
                    : extent_map_shift_down (map, block, length, SHIFT_LEAVES, &admin->at);
 
   if (!is_done)
-    return OP_MORE;
+    return OP_YIELD;
   shift_let_go (admin);
   range_lock_downgrade (&admin->disk->range_lock, admin->range, &wake);
   op_wake_all (&wake);

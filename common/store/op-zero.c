@@ -428,7 +428,7 @@ zero_apply (struct request *request)
   else
     request->at += done;
   op->stage = ZERO_STEP;
-  return OP_MORE;
+  return op->error == 0 && request->at < request->end ? OP_YIELD : OP_MORE;
 }
 
 static enum op_next

@@ -94,25 +94,17 @@ op_submit (struct op *op, struct op_io *io)
   io_submit (op->context->queue, &io->io);
 }
 
-void
+bool
 op_run (struct op *op, unsigned steps_max)
 {
   struct context *outer = running_context, *context = op->context;
+  bool has_had_share = false;
 
   running_context = context;
-  for (unsigned steps = 0;; steps++) {
+  for (unsigned steps = 1; !has_had_share; steps++) {
     CHECK (op->magic == OP_MAGIC);
-    if (steps == steps_max) {
-      /* Others get their turn; it stays runnable. */
-      list_append (&op->context->ready, &op->link);
-      break;
-    }
     enum op_next next = op->step (op);
 
-    if (next == OP_MORE) {
-      CHECK (atomic_load (&op->pending) == 1);
-      continue;
-    }
     if (next == OP_DONE) {
       CHECK (atomic_load (&op->pending) == 1);
       /* All wakes have been: nobody else looks at it any more. */
@@ -121,12 +113,20 @@ op_run (struct op *op, unsigned steps_max)
       op->done (op);
       break;
     }
-    /* It waits; if all that it waits for has ended meanwhile, it goes on. */
-    if (atomic_fetch_sub (&op->pending, 1) != 1)
-      break;
-    atomic_store (&op->pending, 1);
+    if (next == OP_WAIT) {
+      /* If all that it waits for has ended meanwhile, it goes on. */
+      if (atomic_fetch_sub (&op->pending, 1) != 1)
+        break;
+      atomic_store (&op->pending, 1);
+    }
+    CHECK (atomic_load (&op->pending) == 1);
+    has_had_share = next == OP_YIELD || steps == steps_max;
   }
+  /* Others get their turn; it stays runnable. */
+  if (has_had_share)
+    list_append (&context->ready, &op->link);
   running_context = outer;
+  return has_had_share;
 }
 
 struct context *

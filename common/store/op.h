@@ -3,6 +3,8 @@
  *
  * An op is a stage and a step function.  op_run calls the step again and again:
  *   OP_MORE  go on with op->stage at once
+ *   OP_YIELD go on with it after all others that can run, and what has come meanwhile: the step was
+ *            a long one
  *   OP_WAIT  park; something that op_expect announced will call op_wake
  *   OP_DONE  finished; op->done is called, and the op's memory is the caller's
  * The step sets the stage to go on with *before* it waits.
@@ -28,7 +30,7 @@
 #include "base/waiter.h"
 #include "device/device.h"
 
-enum op_next { OP_MORE, OP_WAIT, OP_DONE };
+enum op_next { OP_MORE, OP_YIELD, OP_WAIT, OP_DONE };
 
 struct context;
 
@@ -73,8 +75,8 @@ void op_submit (struct op *op, struct op_io *io);
  * its start. */
 struct context *op_enter_context (struct context *context);
 
-/* One step, or steps until the op waits, is done, or has had its share: then it
+/* One step, or steps until the op waits, is done, or has had its share: true, and it
  * goes to the end of the ready list.  Called by the context only. */
-void op_run (struct op *op, unsigned steps_max);
+bool op_run (struct op *op, unsigned steps_max);
 
 #endif
