@@ -305,16 +305,14 @@ zero_set_unwritten (struct disk *disk, const struct extent *extent)
   extent_map_set (&disk->map, extent, disk_space_free, store);
 }
 
-/* Gives a hole, or what shares its place with others, space of its own, at most *EXTENTS runs; how
- * many blocks were done, or negative errno if there is not enough. */
-static int64_t
+/* Gives a hole, whose blocks have been promised, its space, at most *EXTENTS runs; how many blocks
+ * were done. */
+static uint64_t
 zero_allocate (struct disk *disk, const struct extent *hole, unsigned *extents)
 {
   struct store *store = disk->store;
   uint64_t done = 0, goal = 0;
 
-  if (!space_reserve (store->space, hole->length))
-    return store_promise_error (store, hole->length);
   while (done < hole->length && *extents > 0) {
     struct extent extent = { .block = hole->block + done, .state = EXTENT_UNWRITTEN };
 
@@ -345,19 +343,58 @@ zero_retire (struct disk *disk, uint64_t block, uint64_t length)
   return 1;
 }
 
+/* Deallocates what EXTENT shares with others, logged: with one item. */
+static void
+zero_unshare (struct disk *disk, struct extent *extent)
+{
+  struct store *store = disk->store;
+  uint64_t cleared;
+
+  disk_note_position (disk, journal_append (&store->journal, ITEM_UNMAP, 0, disk->id, extent->block,
+                                            extent->length, 0, NULL, 0));
+  cleared = extent_map_clear (&disk->map, extent->block, extent->length, UINT32_MAX,
+                              disk_space_free, store);
+  CHECK (cleared == extent->length);
+  extent->state = EXTENT_HOLE;
+}
+
+static bool
+zero_has_dirty (struct disk *disk, const struct extent *extent)
+{
+  uint64_t run, length;
+
+  return cache_find_dirty (disk->store->cache, &disk->cache, extent->block, extent->length, &run,
+                           &length);
+}
+
 /* Makes EXTENT, or its first part, unwritten, hole or not, with at most *ITEMS items.  Returns how
- * many blocks are done, or negative errno. */
+ * many blocks are done, or negative errno.
+ *
+ * Promises of what is dirty come free when that is dropped, which cannot be undone: where the
+ * extent is shared, its blocks would be seen again that the dirty ones had replaced.  So it becomes
+ * a hole with that, and is one if there is not enough space after all, or items for a part only. */
 static int64_t
 zero_keep_extent (struct disk *disk, struct extent extent, unsigned *items, struct list *wake)
 {
-  bool needs_space = store_needs_space (disk->store, &extent);
+  struct store *store = disk->store;
+  bool needs_space = store_needs_space (store, &extent);
+  bool is_promised = needs_space && space_reserve (store->space, extent.length);
 
+  if (needs_space && !is_promised && !zero_has_dirty (disk, &extent))
+    return store_promise_error (store, extent.length);
   /* Dirty frames over unwritten or no extents have nothing to be logged but their
    * copies in the journal. */
   *items -= zero_retire (disk, extent.block, extent.length);
   zero_drop (disk, extent.block, extent.length, wake);
-  if (needs_space)
+  if (needs_space) {
+    if (extent.state != EXTENT_HOLE) {
+      zero_unshare (disk, &extent);
+      --*items;
+    }
+    if (!is_promised && !space_reserve (store->space, extent.length))
+      return store_promise_error (store, extent.length);
     return zero_allocate (disk, &extent, items);
+  }
   if (extent.state == EXTENT_WRITTEN) {
     extent.state = EXTENT_UNWRITTEN;
     zero_set_unwritten (disk, &extent);
@@ -377,8 +414,8 @@ zero_keep (struct disk *disk, struct fill *fill, uint64_t block, uint64_t length
   unsigned count
     = extent_map_scan (&disk->map, block, length, fill->extents, ZERO_KEEP_EXTENTS / 2);
 
-  /* At most two items are needed to go on. */
-  while (e < count && items > 1) {
+  /* At most three items are needed to go on. */
+  while (e < count && items > 2) {
     struct extent *extent = &fill->extents[e];
 
     part = zero_keep_extent (disk, *extent, &items, wake);

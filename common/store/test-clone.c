@@ -678,6 +678,30 @@ test_full (void **state)
   drop_store ();
 }
 
+/* A shared block that was overwritten, and is dirty: zeros that there is no room for may leave that, or
+ * be there; what it had replaced is over. */
+static void
+test_zeroes_refused (void **state)
+{
+  (void) state;
+  make_store (120);
+  do_request (REQUEST_WRITE, 0, 0, 0, 20);
+  do_clone (0, 0, 20, 1, 0);
+  assert_int_equal (do_request (REQUEST_WRITE, 0, 1, 5, 1), 0);
+  for (uint64_t at = 100; do_request (REQUEST_WRITE, 0, 0, at, 1) == 0; at++)
+    continue;
+  assert_int_equal (do_request (REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 1, 8, 3), -ENOSPC);
+  assert_int_equal (do_request (REQUEST_READ, 0, 1, 8, 3), 0);
+  assert_int_equal (do_request (REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 1, 4, 3), -ENOSPC);
+  tags[1][4] = tags[1][5] = tags[1][6] = 0;
+  verify ();
+  /* Its promise is another's now. */
+  assert_int_equal (do_request (REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 1, 4, 1), 0);
+  cut_off (SIM_KILL);
+  verify ();
+  drop_store ();
+}
+
 static void
 test_refused (void **state)
 {
@@ -730,7 +754,8 @@ main (void)
     cmocka_unit_test (test_read_beside),   cmocka_unit_test (test_checkpoint_beside),
     cmocka_unit_test (test_commit_beside), cmocka_unit_test (test_target_data),
     cmocka_unit_test (test_request_ids),   cmocka_unit_test (test_unshared),
-    cmocka_unit_test (test_full),          cmocka_unit_test (test_refused),
+    cmocka_unit_test (test_full),          cmocka_unit_test (test_zeroes_refused),
+    cmocka_unit_test (test_refused),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);
