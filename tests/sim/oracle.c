@@ -139,20 +139,19 @@ sector_prune (const struct oracle_disk *disk, struct oracle_sector *sector, uint
 {
   unsigned kept = 0;
 
-  for (unsigned i = 0; i < sector->count; i++) {
-    const struct oracle_entry *entry = &sector->entries[i];
-    bool hidden = false;
+  /* Chains of hiding end at one that is kept: what hides is later, and never hidden by what it
+   * hides. */
+  for (unsigned j = 0; j < sector->count; j++) {
+    const struct oracle_entry *later = &sector->entries[j];
 
-    for (unsigned j = 0; j < sector->count && !hidden; j++) {
-      const struct oracle_entry *later = &sector->entries[j];
+    if ((later->flags & ENTRY_OK) == 0 || later->ended >= before || !is_durable (disk, later))
+      continue;
+    for (unsigned i = 0; i < sector->count; i++) {
+      struct oracle_entry *entry = &sector->entries[i];
 
-      hidden = hides (later, entry, entry->from, entry->to) && is_durable (disk, later)
-               && (later->flags & ENTRY_OK) != 0 && later->ended < before;
+      if (hides (later, entry, entry->from, entry->to))
+        entry->change = NEVER;
     }
-    /* Chains of hiding end at one that is kept: what hides is later, and never hidden by what it
-     * hides. */
-    if (hidden)
-      sector->entries[i].change = NEVER;
   }
   for (unsigned i = 0; i < sector->count; i++)
     if (sector->entries[i].change != NEVER)
@@ -287,10 +286,7 @@ may_see (const struct look *look, const struct oracle_sector *sector,
 static bool
 is_zero (const uint8_t *data, size_t length)
 {
-  for (size_t i = 0; i < length; i++)
-    if (data[i] != 0)
-      return false;
-  return true;
+  return length == 0 || (data[0] == 0 && memcmp (data, data + 1, length - 1) == 0);
 }
 
 /* Whether DATA, from byte FROM of the sector on, is what ENTRY put there. */
@@ -301,6 +297,11 @@ has_content (const struct oracle_entry *entry, unsigned from, const uint8_t *dat
 
   if (entry->flags & ENTRY_ZERO)
     return is_zero (data, length);
+  /* The first byte says no most of the time, and sooner. */
+  oracle_pattern (entry->incarnation, entry->pattern, entry->origin * SECTOR_SIZE + from, expected,
+                  1);
+  if (expected[0] != data[0])
+    return false;
   oracle_pattern (entry->incarnation, entry->pattern, entry->origin * SECTOR_SIZE + from, expected,
                   length);
   return memcmp (expected, data, length) == 0;
