@@ -186,6 +186,17 @@ frame_block (const struct frame *frame)
 
 /* --- cache.c: the index --- */
 
+/* Which line of BUCKETS_PER_LINE buckets, and which of them: the blocks of a group of 16 lie side
+ * by side in one line, but rotated, lest every 16th block of a disk meet in the same buckets. */
+static inline uint64_t
+bucket_number (const struct cache *cache, uint64_t disk, uint64_t block)
+{
+  uint64_t hash = cache_hash (disk, block / BUCKETS_PER_LINE);
+
+  return (hash & cache->bucket_mask) * BUCKETS_PER_LINE
+         + (block + (hash >> 60)) % BUCKETS_PER_LINE;
+}
+
 /* The lock of a block's bucket, taken. */
 pthread_mutex_t *bucket_lock (struct cache *cache, uint64_t disk, uint64_t block);
 /* The bucket of a frame whose key does not change, as the caller references it. */
@@ -195,6 +206,10 @@ pthread_mutex_t *bucket_lock_frame (struct cache *cache, const struct frame *fra
 struct frame *index_find (struct cache *cache, uint64_t disk, uint64_t block);
 /* Makes FRAME an orphan; the index' reference becomes the caller's. */
 void index_remove (struct cache *cache, struct frame *frame);
+
+/* cache_put for each of COUNT frames, with one lock for all whose last reference that was; the
+ * array is used up. */
+void cache_put_all (struct cache *cache, struct frame **frames, uint32_t count);
 
 /* cache_publish; VERSION 0: the next one. */
 bool publish_frame (struct cache *cache, struct cache_disk *disk, uint64_t block,
@@ -213,6 +228,7 @@ void replacement_destroy (struct cache *cache);
 void replacement_enter (struct cache *cache, struct frame *frame);
 /* Nobody references FRAME any more. */
 void replacement_free (struct cache *cache, struct frame *frame);
+void replacement_free_all (struct cache *cache, struct frame **frames, uint32_t count);
 /* Takes a given frame out of the pool, referenced once. */
 void replacement_claim (struct cache *cache, struct frame *frame);
 uint64_t replacement_free_count (struct cache *cache);

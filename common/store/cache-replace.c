@@ -353,6 +353,14 @@ free_steal (struct cache *cache)
   return free_take (cache);
 }
 
+static void
+frame_becomes_free (struct frame *frame)
+{
+  CHECK (list_is_empty (&frame->waiters) && list_is_empty (&frame->dirty_link));
+  CHECK (frame_has (frame, FRAME_IS_ORPHAN) && !frame_has (frame, FRAME_HAS_TOKEN));
+  frame_set_state (frame, FRAME_FREE);
+}
+
 void
 replacement_free (struct cache *cache, struct frame *frame)
 {
@@ -360,9 +368,7 @@ replacement_free (struct cache *cache, struct frame *frame)
   struct list surplus = LIST_INIT (surplus);
   uint32_t count = 0;
 
-  CHECK (list_is_empty (&frame->waiters) && list_is_empty (&frame->dirty_link));
-  CHECK (frame_has (frame, FRAME_IS_ORPHAN) && !frame_has (frame, FRAME_HAS_TOKEN));
-  frame_set_state (frame, FRAME_FREE);
+  frame_becomes_free (frame);
   if (atomic_load_explicit (&frame->queue, memory_order_relaxed) != QUEUE_NONE) {
     mutex_lock (&cache->replacement.mutex);
     queue_remove (&cache->replacement, frame);
@@ -385,6 +391,22 @@ replacement_free (struct cache *cache, struct frame *frame)
     pool_give (&cache->pool, &surplus, count);
   }
   mutex_unlock (&stripe->mutex);
+}
+
+void
+replacement_free_all (struct cache *cache, struct frame **frames, uint32_t count)
+{
+  struct list all = LIST_INIT (all);
+
+  mutex_lock (&cache->replacement.mutex);
+  for (uint32_t i = 0; i < count; i++) {
+    frame_becomes_free (frames[i]);
+    if (atomic_load_explicit (&frames[i]->queue, memory_order_relaxed) != QUEUE_NONE)
+      queue_remove (&cache->replacement, frames[i]);
+    list_append (&all, &frames[i]->queue_link);
+  }
+  mutex_unlock (&cache->replacement.mutex);
+  pool_give (&cache->pool, &all, count);
 }
 
 static void

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* cache.c - the index of the frames: lookup, fill, publish, drop. */
+/* cache.c - the index of the frames: lookup, fill, publish. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,17 +12,6 @@
 #define FREQUENCY_MAX 3
 
 /* --- buckets --- */
-
-/* Which line of BUCKETS_PER_LINE buckets, and which of them: the blocks of a group of 16 lie side
- * by side in one line, but rotated, lest every 16th block of a disk meet in the same buckets. */
-static uint64_t
-bucket_number (const struct cache *cache, uint64_t disk, uint64_t block)
-{
-  uint64_t hash = cache_hash (disk, block / BUCKETS_PER_LINE);
-
-  return (hash & cache->bucket_mask) * BUCKETS_PER_LINE
-         + (block + (hash >> 60)) % BUCKETS_PER_LINE;
-}
 
 pthread_mutex_t *
 bucket_lock (struct cache *cache, uint64_t disk, uint64_t block)
@@ -48,34 +37,6 @@ region_counter (const struct cache *cache, _Atomic uint32_t *counters, uint64_t 
   uint64_t line = cache_hash (disk, region / REGIONS_PER_LINE) & cache->region_mask;
 
   return &counters[line * REGIONS_PER_LINE + region % REGIONS_PER_LINE];
-}
-
-/* Looks for the first region that may hold something counted, from *BLOCK on, not beyond LAST.
- * True: *BLOCK is the first block to look at, *END the last one of its region. */
-static bool
-region_next (const struct cache *cache, _Atomic uint32_t *counters, uint64_t disk,
-             uint64_t *block, uint64_t last, uint64_t *end)
-{
-  for (uint64_t at = *block;;) {
-    uint64_t region_last = at | (REGION_BLOCKS - 1);
-    const _Atomic uint32_t *counter = region_counter (cache, counters, disk, at);
-
-    if (atomic_load_explicit (counter, memory_order_relaxed) != 0) {
-      *block = at;
-      *end = MIN (region_last, last);
-      return true;
-    }
-    if (region_last >= last)
-      return false;
-    at = region_last + 1;
-  }
-}
-
-/* Whether it costs less to look at all frames than at all regions of a range. */
-static bool
-range_is_long (const struct cache *cache, uint64_t first, uint64_t last)
-{
-  return (last >> REGION_SHIFT) - (first >> REGION_SHIFT) > cache->frame_count;
 }
 
 /* --- the index --- */
@@ -196,6 +157,23 @@ cache_put (struct cache *cache, struct frame *frame)
   CHECK (before != 0);
   if (before == 1)
     replacement_free (cache, frame);
+}
+
+void
+cache_put_all (struct cache *cache, struct frame **frames, uint32_t count)
+{
+  uint32_t dead = 0;
+
+  for (uint32_t i = 0; i < count; i++) {
+    uint32_t before
+      = atomic_fetch_sub_explicit (&frames[i]->references, 1, memory_order_acq_rel);
+
+    CHECK (before != 0);
+    if (before == 1)
+      frames[dead++] = frames[i];
+  }
+  if (dead > 0)
+    replacement_free_all (cache, frames, dead);
 }
 
 /* References FRAME unless its last reference has gone already. */
@@ -368,170 +346,6 @@ cache_publish (struct cache *cache, struct cache_disk *disk, uint64_t block, str
                struct frame *expected, bool has_token, bool *token_taken, struct list *wake)
 {
   return publish_frame (cache, disk, block, fresh, 0, expected, has_token, token_taken, wake);
-}
-
-/* --- drop --- */
-
-/* True if a dirty frame was dropped. */
-static bool
-drop_block (struct cache *cache, struct cache_disk *disk, uint64_t block,
-            struct cache_dropped *dropped)
-{
-  pthread_mutex_t *lock;
-  struct frame *frame;
-  bool was_dirty = false;
-
-  /* A frame that is there for sure cannot be in a bucket that is empty. */
-  if (atomic_load_explicit (&cache->buckets[bucket_number (cache, disk->id, block)],
-                            memory_order_relaxed) == 0)
-    return false;
-
-  lock = bucket_lock (cache, disk->id, block);
-  frame = index_find (cache, disk->id, block);
-  if (frame == NULL) {
-    mutex_unlock (lock);
-    return false;
-  }
-  CHECK (frame_state (frame) != FRAME_FILLING);
-  if (frame_state (frame) == FRAME_DIRTY) {
-    unsigned flags = dirty_leave (cache, frame);
-
-    dropped->tokens += (flags & FRAME_HAS_TOKEN) != 0;
-    dropped->copies += (flags & FRAME_HAS_COPY) != 0;
-    was_dirty = true;
-  }
-  dropped->frames++;
-  index_remove (cache, frame);
-  mutex_unlock (lock);
-  cache_put (cache, frame);
-  return was_dirty;
-}
-
-static uint32_t
-drop_all_frames (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
-                 struct cache_dropped *dropped)
-{
-  uint32_t dirty = 0;
-
-  for (uint32_t i = 0; i < cache->frame_count; i++) {
-    const struct frame *frame = &cache->frames[i];
-    uint64_t block = frame_block (frame);
-
-    if (frame_disk (frame) == disk->id && block >= first && block <= last
-        && !frame_has (frame, FRAME_IS_ORPHAN))
-      dirty += drop_block (cache, disk, block, dropped);
-  }
-  return dirty;
-}
-
-void
-cache_drop (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
-            struct cache_dropped *dropped, struct list *wake)
-{
-  uint32_t dirty = 0;
-  uint64_t end;
-
-  CHECK (first <= last);
-  if (atomic_load_explicit (&disk->frame_count, memory_order_acquire) == 0)
-    return;
-  if (range_is_long (cache, first, last))
-    dirty = drop_all_frames (cache, disk, first, last, dropped);
-  else
-    for (uint64_t block = first;
-         region_next (cache, cache->cached_regions, disk->id, &block, last, &end);
-         block = end + 1) {
-      for (uint64_t at = block; at <= end; at++)
-        dirty += drop_block (cache, disk, at, dropped);
-      if (end == last)
-        break;
-    }
-  if (dirty > 0)
-    admission_release (&cache->dirty, dirty, wake);
-}
-
-/* --- looking for dirty frames of some kind in a range --- */
-
-static bool
-block_has (struct cache *cache, uint64_t disk, uint64_t block, unsigned flag)
-{
-  pthread_mutex_t *lock = bucket_lock (cache, disk, block);
-  const struct frame *frame = index_find (cache, disk, block);
-  bool has = frame != NULL && frame_state (frame) == FRAME_DIRTY && frame_has (frame, flag);
-
-  mutex_unlock (lock);
-  return has;
-}
-
-/* The first block of [first, last] whose dirty frame has FLAG, by walking through all frames. */
-static bool
-find_in_frames (struct cache *cache, uint64_t disk, uint64_t first, uint64_t last, unsigned flag,
-                uint64_t *found)
-{
-  bool is_found = false;
-
-  for (uint32_t i = 0; i < cache->frame_count; i++) {
-    const struct frame *frame = &cache->frames[i];
-    uint64_t block = frame_block (frame);
-
-    if (frame_disk (frame) == disk && block >= first && block <= last && frame_has (frame, flag)
-        && (!is_found || block < *found) && block_has (cache, disk, block, flag)) {
-      *found = block;
-      is_found = true;
-    }
-  }
-  return is_found;
-}
-
-static bool
-find_flag (struct cache *cache, _Atomic uint32_t *counters, uint64_t disk, uint64_t first,
-           uint64_t last, unsigned flag, uint64_t *found)
-{
-  uint64_t end;
-
-  if (range_is_long (cache, first, last))
-    return find_in_frames (cache, disk, first, last, flag, found);
-  for (uint64_t block = first; region_next (cache, counters, disk, &block, last, &end);
-       block = end + 1) {
-    for (uint64_t at = block; at <= end; at++)
-      if (block_has (cache, disk, at, flag)) {
-        *found = at;
-        return true;
-      }
-    if (end == last)
-      break;
-  }
-  return false;
-}
-
-bool
-cache_has_copies (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last)
-{
-  uint64_t found;
-
-  if (atomic_load_explicit (&disk->logged_count, memory_order_acquire) == 0
-      && atomic_load_explicit (&disk->fresh_copies, memory_order_acquire) == 0)
-    return false;
-  return find_flag (cache, cache->cached_regions, disk->id, first, last, FRAME_HAS_COPY, &found);
-}
-
-bool
-cache_find_dirty (struct cache *cache, struct cache_disk *disk, uint64_t block,
-                     uint64_t length, uint64_t *run_block, uint64_t *run_length)
-{
-  uint64_t last = block + length - 1;
-  uint64_t end;
-
-  CHECK (length > 0 && last >= block);
-  if ((atomic_load_explicit (&disk->fresh_count, memory_order_acquire) == 0
-       && atomic_load_explicit (&disk->logged_count, memory_order_acquire) == 0)
-      || !find_flag (cache, cache->dirty_regions, disk->id, block, last, FRAME_IS_DIRTY,
-                     run_block))
-    return false;
-  end = *run_block;
-  while (end < last && block_has (cache, disk->id, end + 1, FRAME_IS_DIRTY))
-    end++;
-  *run_length = end - *run_block + 1;
-  return true;
 }
 
 /* --- the whole --- */

@@ -217,6 +217,7 @@ uint64_t cache_version (struct cache *cache);
 /* --- dropping --- */
 struct cache_dropped {
   uint64_t frames;
+  uint64_t dirty;        /* of them */
   uint64_t tokens;       /* reserved blocks that nobody owns now: the caller unreserves them */
   uint64_t copies;       /* frames that had a copy in the journal: the caller must log the change
                             even where nothing is mapped */
@@ -225,6 +226,10 @@ struct cache_dropped {
  * Adds to *DROPPED. */
 void cache_drop (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
                  struct cache_dropped *dropped, struct list *wake);
+/* How many blocks from BLOCK on, up to LENGTH, have some FRAMES_MAX cached frames: the bound of one
+ * step of a long change. */
+uint64_t cache_step (struct cache *cache, struct cache_disk *disk, uint64_t block, uint64_t length,
+                     uint64_t frames_max);
 /* Whether any dirty frame with a copy in the journal lies in the range (before dropping; range
  * held exclusive). */
 bool cache_has_copies (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last);

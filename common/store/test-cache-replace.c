@@ -72,6 +72,36 @@ test_scan (void **state)
   arena_free (arena);
 }
 
+/* A step of a long change ends with the region that has the last of so many frames. */
+static void
+test_step (void **state)
+{
+  struct arena *arena = arena_make (64);
+  struct cache *cache = cache_create (arena);
+  struct cache_dropped dropped = { 0 };
+  struct list wake = LIST_INIT (wake);
+  struct cache_disk disk;
+
+  (void) state;
+  cache_disk_init (&disk, 1);
+  assert_int_equal (cache_step (cache, &disk, 0, UINT64_C (1) << 40, 1), UINT64_C (1) << 40);
+  for (uint64_t region = 0; region < 10; region += 2)
+    scan_read (cache, &disk, region * 256 + 17);
+  assert_int_equal (cache_step (cache, &disk, 0, 4096, 5), 4096);
+  assert_int_equal (cache_step (cache, &disk, 0, 4096, 2), 3 * 256);
+  assert_int_equal (cache_step (cache, &disk, 700, 4096, 2), 5 * 256 - 700);
+  assert_int_equal (cache_step (cache, &disk, 700, 900, 3), 900);
+  assert_int_equal (cache_step (cache, &disk, 0, UINT64_C (1) << 40, 4), 7 * 256);
+  cache_drop (cache, &disk, 0, 3 * 256 - 1, &dropped, &wake);
+  assert_int_equal (dropped.frames, 2);
+  cache_drop (cache, &disk, 0, UINT64_C (1) << 40, &dropped, &wake);
+  assert_int_equal (dropped.frames, 5);
+  cache_verify (cache);
+  cache_disk_destroy (&disk);
+  cache_destroy (cache, false);
+  arena_free (arena);
+}
+
 /* A block that comes back soon after it left the small queue, and one that is written and was in
  * the main queue, go to the main queue. */
 static void
@@ -117,6 +147,7 @@ main (void)
 {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_scan),
+    cmocka_unit_test (test_step),
     cmocka_unit_test (test_standing),
   };
 
