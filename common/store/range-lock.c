@@ -323,17 +323,22 @@ range_lock_release (struct range_lock *lock, struct range_request *request, stru
   pthread_mutex_unlock (&lock->mutex);
 }
 
+bool
+range_request_holds (const struct range_request *request, uint64_t first, uint64_t last,
+                     enum range_mode mode)
+{
+  enum range_mode held = request->is_upgrading ? RANGE_QUIESCE : request->mode;
+
+  return (request->is_granted || request->is_upgrading) && satisfies (held, mode)
+         && request->first <= first && last <= request->last;
+}
+
 static bool
 is_covered (struct list *requests, uint64_t first, uint64_t last, enum range_mode mode)
 {
-  list_for_each (link, requests) {
-    const struct range_request *request = request_of (link);
-    enum range_mode held = request->is_upgrading ? RANGE_QUIESCE : request->mode;
-
-    if ((request->is_granted || request->is_upgrading) && satisfies (held, mode)
-        && request->first <= first && last <= request->last)
+  list_for_each (link, requests)
+    if (range_request_holds (request_of (link), first, last, mode))
       return true;
-  }
   return false;
 }
 

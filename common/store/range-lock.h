@@ -106,5 +106,8 @@ void range_lock_release (struct range_lock *lock, struct range_request *request,
 /* For CHECKs: somebody holds [first, last] in this mode, or in one that excludes as much. */
 bool range_lock_is_held (struct range_lock *lock, uint64_t first, uint64_t last,
                          enum range_mode mode);
+/* The caller's own request is granted, and holds this.  Takes no mutex. */
+bool range_request_holds (const struct range_request *request, uint64_t first, uint64_t last,
+                          enum range_mode mode);
 
 #endif

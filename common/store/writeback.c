@@ -509,13 +509,14 @@ writeback_retire (struct store *store, const struct writeback_piece *piece)
  * together, within the gate. */
 static void
 writeback_publish_piece (struct store *store, const struct writeback_piece *piece,
-                         struct list *wake)
+                         const struct writeback_run *run, struct list *wake)
 {
   struct writeback *writeback = &store->keeper.writeback;
   struct disk *disk = piece->disk;
 
-  CHECK (range_lock_is_held (&disk->range_lock, piece->block, piece->block + piece->count - 1,
-                             RANGE_SHARED));
+  CHECK (run->disk == disk
+         && range_request_holds (&run->range, piece->block, piece->block + piece->count - 1,
+                                 RANGE_SHARED));
   pthread_rwlock_rdlock (&store->gate);
   if (piece->is_new || piece->was_unwritten) {
     struct extent extent = {
@@ -571,6 +572,7 @@ static enum op_next
 writeback_publish (struct store *store)
 {
   struct writeback *writeback = &store->keeper.writeback;
+  const struct writeback_run *run = writeback->runs;
   struct list wake = LIST_INIT (wake);
   uint64_t blocks = 0;
 
@@ -579,11 +581,14 @@ writeback_publish (struct store *store)
   for (uint32_t p = 0; p < writeback->piece_count; p++) {
     const struct writeback_piece *piece = &writeback->pieces[p];
 
+    /* Both are in order. */
+    while (run->first + run->count <= piece->first)
+      run++;
     if (writeback->ios[piece->io].io.io.error != 0 || store_is_failed (store)
         || disk_reserve_changes (piece->disk, 1, piece->count) != 0)
       writeback_fail_piece (store, piece, &wake);
     else {
-      writeback_publish_piece (store, piece, &wake);
+      writeback_publish_piece (store, piece, run, &wake);
       blocks += piece->count;
     }
     /* Settled: what is left below was skipped. */
