@@ -3,7 +3,10 @@
  *
  * Each disk has two lists, both in order of `since` (cache.h tells what that is): `fresh`, what a
  * FLUSH must care for, and `logged`.  A frame is in one of them exactly while it is DIRTY and in
- * the index, so that who holds cache_disk.mutex may reference what he finds there.
+ * the index, so that who holds cache_disk.mutex may reference what he finds there.  But for those
+ * that keep a place: when a frame that write-back has picked is replaced, its heir stands for it,
+ * with its age and in its place.  The frame itself goes to the end of the list: there the heir will
+ * belong when the frame has got to the device, and need not be looked for then.
  *
  * Collecting goes against the lock order (lists first, then flags under the bucket's lock).  So it
  * references frames under the disk's mutex, lets go, and sets their flags one by one, leaving out
@@ -325,6 +328,22 @@ header_clear (struct cache *cache, struct frame *frame)
 #define FLAGS_HEIR (FRAME_HAS_TOKEN | FRAME_HAS_COPY | FRAME_IS_UNMAPPED)
 #define FLAGS_OWNED (FLAGS_HEIR | FRAME_IS_LOGGED | FRAME_IS_DIRTY)
 
+/* OLD leaves its list, as what was published with VERSION is there for it.  Under the disk's
+ * mutex. */
+static void
+dirty_replace (struct cache_disk *disk, struct frame *old, uint64_t version)
+{
+  unsigned flags = frame_flags (old);
+  bool keeps_place = (flags & (FRAME_IN_WRITEBACK | FRAME_IS_LOGGED)) == FRAME_IN_WRITEBACK;
+
+  list_remove (&old->dirty_link);
+  old->since = version;
+  disk_count (disk, flags, -1);
+  frame_change_flags (old, FLAGS_OWNED, keeps_place ? FRAME_KEEPS_PLACE : 0);
+  if (keeps_place)
+    list_append (&disk->fresh, &old->dirty_link);
+}
+
 void
 dirty_enter (struct cache *cache, struct cache_disk *disk, struct frame *fresh,
              uint64_t version, struct frame *old, bool brings_token)
@@ -355,16 +374,11 @@ dirty_enter (struct cache *cache, struct cache_disk *disk, struct frame *fresh,
   } else
     list_append (&disk->fresh, &fresh->dirty_link);
   disk_count (disk, flags, 1);
-  if (old != NULL) {
-    list_remove (&old->dirty_link);
-    old->since = fresh->version;
-    disk_count (disk, old_flags, -1);
-  }
+  if (old != NULL)
+    dirty_replace (disk, old, version);
   mutex_unlock (&disk->mutex);
 
-  if (old != NULL)
-    frame_change_flags (old, FLAGS_OWNED, 0);
-  else
+  if (old == NULL)
     atomic_fetch_add_explicit (&cache->dirty_count, 1, memory_order_relaxed);
   header_store (cache, fresh);
 }
@@ -429,7 +443,7 @@ pick_oldest (struct list *a, struct list *b, uint64_t version, unsigned flag,
     frame = dirty_frame (*at);
     if (frame->since > version)
       break;
-    if (!frame_has (frame, flag)) {
+    if (!frame_has (frame, flag | FRAME_KEEPS_PLACE)) {
       cache_reference (frame);
       frames[count++] = frame;
     }
@@ -607,7 +621,10 @@ heir_advance (struct frame *orphan, struct frame *heir)
   if (heir->since <= orphan->version) {
     list_remove (&heir->dirty_link);
     heir->since = orphan->since;
-    dirty_insert_by_age (&disk->fresh, heir);
+    if (frame_has (orphan, FRAME_KEEPS_PLACE))
+      list_insert_before (&heir->dirty_link, &orphan->dirty_link);
+    else
+      dirty_insert_by_age (&disk->fresh, heir);
   }
   mutex_unlock (&disk->mutex);
 }
@@ -634,6 +651,19 @@ heir_settle (struct frame *orphan, struct frame *heir)
   }
 }
 
+/* The place is not needed any more.  Under the bucket's lock. */
+static void
+place_leave (struct frame *orphan)
+{
+  struct cache_disk *disk = orphan->owner;
+
+  mutex_lock (&disk->mutex);
+  list_remove (&orphan->dirty_link);
+  frame_change_flags (orphan, FRAME_KEEPS_PLACE, 0);
+  mutex_unlock (&disk->mutex);
+  orphan->owner = NULL;
+}
+
 bool
 cache_settle (struct cache *cache, struct frame *frame, bool ok, struct list *wake)
 {
@@ -653,6 +683,8 @@ cache_settle (struct cache *cache, struct frame *frame, bool ok, struct list *wa
     if (heir != NULL)
       heir_settle (frame, heir);
   }
+  if (frame_has (frame, FRAME_KEEPS_PLACE))
+    place_leave (frame);
   mutex_unlock (lock);
 
   if (is_cleaned) {
@@ -758,7 +790,11 @@ dirty_verify (struct cache *cache)
       dirty++;
       CHECK (frame_has (frame, FRAME_IS_DIRTY));
     } else {
-      CHECK (list_is_empty (&frame->dirty_link) && (frame_flags (frame) & FLAGS_OWNED) == 0);
+      bool keeps_place = frame_has (frame, FRAME_KEEPS_PLACE);
+
+      CHECK (list_is_empty (&frame->dirty_link) != keeps_place);
+      CHECK (!keeps_place || (is_orphan && frame_has (frame, FRAME_IN_WRITEBACK)));
+      CHECK ((frame_flags (frame) & FLAGS_OWNED) == 0);
       CHECK (atomic_load (&frame_header (cache, frame)->disk) == 0);
     }
   }

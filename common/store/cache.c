@@ -116,7 +116,8 @@ index_replace (struct cache *cache, struct frame *old, struct frame *fresh,
                          memory_order_relaxed);
   atomic_store_explicit (slot, frame_index (cache, fresh) + 1, memory_order_release);
   frame_change_flags (old, 0, FRAME_IS_ORPHAN);
-  old->owner = NULL;
+  if (!frame_has (old, FRAME_KEEPS_PLACE))
+    old->owner = NULL;
   frame_set_state (fresh, state);
 }
 

@@ -62,6 +62,8 @@ enum frame_flags {               /* changed under the bucket's lock */
                                     HAS_TOKEN, or write-back took the token and has not settled
                                     yet */
   FRAME_IS_DIRTY = 128,          /* dirty and in the index, as the state says */
+  FRAME_KEEPS_PLACE = 256,       /* orphan, IN_WRITEBACK: it stands in owner->fresh where what has
+                                    replaced it will belong */
 };
 
 /* One disk as the cache sees it; lies in struct disk. */
@@ -96,7 +98,7 @@ struct frame {
   uint64_t since;                /* dirty: version of the oldest content of this block that is
                                     neither in the journal nor in its place, see below; orphan that
                                     was dirty: version of what replaced it */
-  struct cache_disk *owner;      /* while in the index */
+  struct cache_disk *owner;      /* while in the index, or keeping a place */
   struct list queue_link;        /* replacement queue or free list */
   struct list dirty_link;        /* owner->fresh or ->logged */
   struct list waiters;           /* for FILLING to end */
