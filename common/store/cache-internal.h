@@ -163,6 +163,14 @@ frame_has (const struct frame *frame, unsigned flag)
   return (atomic_load_explicit (&frame->flags, memory_order_acquire) & flag) != 0;
 }
 
+/* Both lines of it, to be written to. */
+static inline void
+frame_prefetch (const struct frame *frame)
+{
+  __builtin_prefetch (frame, 1);
+  __builtin_prefetch ((const char *) frame + CACHE_LINE, 1);
+}
+
 /* Under the bucket's lock, or before the frame is in the index. */
 static inline void
 frame_change_flags (struct frame *frame, unsigned clear, unsigned set)

@@ -88,10 +88,8 @@ line_prefetch (const struct cache *cache, _Atomic uint32_t *line)
   for (unsigned i = 0; i < BUCKETS_PER_LINE; i++) {
     uint32_t number = atomic_load_explicit (&line[i], memory_order_relaxed);
 
-    if (number != 0) {
-      __builtin_prefetch (cache->frames + number - 1, 1);
-      __builtin_prefetch (&cache->frames[number - 1].queue_link, 1);
-    }
+    if (number != 0)
+      frame_prefetch (&cache->frames[number - 1]);
   }
 }
 

@@ -222,6 +222,16 @@ cache_get (struct cache *cache, uint64_t disk, uint64_t block)
   return NULL;
 }
 
+void
+cache_prefetch (struct cache *cache, uint64_t disk, uint64_t block)
+{
+  uint32_t number = atomic_load_explicit (&cache->buckets[bucket_number (cache, disk, block)],
+                                          memory_order_relaxed);
+
+  if (number != 0)
+    frame_prefetch (&cache->frames[number - 1]);
+}
+
 struct frame *
 cache_peek (struct cache *cache, uint64_t disk, uint64_t block)
 {

@@ -178,6 +178,8 @@ void cache_put (struct cache *cache, struct frame *frame);
 
 /* The CLEAN or DIRTY frame of a block, referenced, counted as a use; NULL: miss.  No lock. */
 struct frame *cache_get (struct cache *cache, uint64_t disk, uint64_t block);
+/* The block will be looked for soon: has its frame, if there is one, fetched from memory. */
+void cache_prefetch (struct cache *cache, uint64_t disk, uint64_t block);
 /* As get, but not a use (write-back's and block status' look): no frequency; exact: looks under the
  * bucket's lock. */
 struct frame *cache_peek (struct cache *cache, uint64_t disk, uint64_t block);

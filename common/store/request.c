@@ -145,6 +145,15 @@ request_init (struct request *request, struct context *context, struct disk *dis
   request->is_admitted = request->is_started = false;
 }
 
+/* A short request is most likely one of many, which have all come before the first is looked at: by
+ * then its frame's header, which is in no processor's cache, can be there. */
+static void
+request_prefetch (struct request *request)
+{
+  if (request->length <= BLOCK_SIZE)
+    cache_prefetch (request->disk->store->cache, request->disk->id, request_first_block (request));
+}
+
 bool
 request_admit (struct request *request)
 {
@@ -160,6 +169,7 @@ request_admit (struct request *request)
   atomic_store (&op->pending, 1);
   atomic_fetch_add_explicit (&op->context->active, 1, memory_order_relaxed);
   request->charged = count;
+  request_prefetch (request);
   if (!cache_charge (cache, count, &op->waiter, &request->ticket))
     return false;
   atomic_fetch_sub_explicit (&op->context->active, 1, memory_order_relaxed);
@@ -176,6 +186,8 @@ request_start (struct request *request)
 
   CHECK (!request->is_started);
   request->is_started = true;
+  if (request->kind == REQUEST_READ)
+    request_prefetch (request);
   if (request->kind == REQUEST_WRITE) {
     CHECK (request->is_admitted);
     op->step = op_write_step;
