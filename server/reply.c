@@ -9,6 +9,7 @@
  * is a simple reply, which is shorter; errors are chunks with a text.  With extended headers all
  * are chunks.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -342,6 +343,9 @@ reply_send (struct connection *connection)
       return (int) sent;
     connection->progress_at = ev_now (connection->worker->loop);
     output_advance (output, (size_t) sent);
+    /* To ask again would only tell so. */
+    if (output->first < output->count && connection->transport.class->fills)
+      return -EAGAIN;
   }
 }
 

@@ -62,6 +62,7 @@ struct transport_class {
   /* Bytes sent (> 0), -EAGAIN, or another negative errno.  May send less than asked. */
   ssize_t (*send) (struct transport *transport, const struct iovec *segments, unsigned count);
   void (*close) (struct transport *transport);
+  bool fills;                    /* less than asked means that no more can be sent now */
 };
 
 struct transport {

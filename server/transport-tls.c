@@ -132,8 +132,8 @@ tls_transport_close (struct transport *transport)
   transport_close_plain (transport);
 }
 
-static const struct transport_class tls_class = { tls_receive, tls_send, tls_transport_close };
-static const struct transport_class ktls_class = { tls_receive, ktls_send, tls_transport_close };
+static const struct transport_class tls_class = { tls_receive, tls_send, tls_transport_close, false };
+static const struct transport_class ktls_class = { tls_receive, ktls_send, tls_transport_close, true };
 
 int
 transport_start_tls (struct transport *transport, struct tls *tls)

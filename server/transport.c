@@ -68,8 +68,9 @@ transport_close_plain (struct transport *transport)
 }
 
 static const struct transport_class socket_class = { socket_receive, socket_send,
-                                                    transport_close_plain };
-static const struct transport_class pipe_class = { pipe_receive, pipe_send, transport_close_plain };
+                                                    transport_close_plain, true };
+static const struct transport_class pipe_class = { pipe_receive, pipe_send, transport_close_plain,
+                                                  true };
 
 static bool
 is_socket (int fd)
