@@ -9,6 +9,9 @@ guest_dir=${LACUNA_GUEST_DIR:-$top_builddir/guest}
 guest_programs=(nbd-client mkfs.ext4 e2fsck resize2fs mkfs.xfs xfs_repair xfs_growfs fstrim
   blkdiscard blockdev)
 
+guest_devices=()                # of qemu, more than it has anyway
+guest_forward=                  # ,hostfwd=...: a port of the guest's on the host's loopback
+
 # guest_start PROGRAM...: boot it, with more programs if the test brings some; skip where it cannot
 # run.
 guest_start ()
@@ -24,21 +27,34 @@ guest_start ()
 
   mkfifo "$tmp/guest.in" "$tmp/guest.out"
   exec {guest_to}<>"$tmp/guest.in" {guest_from}<>"$tmp/guest.out"
+  cleanup_fn guest_stop
+  guest_boot
+}
+
+# Also again, after its power was cut.
+guest_boot ()
+{
   qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 640 \
     -nodefaults -no-user-config -display none -no-reboot \
     -kernel "$guest_dir/vmlinuz" -initrd "$tmp/initramfs" -append "console=ttyS0 panic=-1 quiet" \
-    -netdev user,id=net -device virtio-net-pci,netdev=net,romfile= \
+    -netdev "user,id=net$guest_forward" -device virtio-net-pci,netdev=net,romfile= "${guest_devices[@]}" \
     -serial "file:$tmp/console" -serial "pipe:$tmp/guest" </dev/null 2>"$tmp/qemu.err" &
   guest_pid=$!
-  cleanup_fn guest_stop
   guest_answer "boot" 180
+}
+
+# What it has in memory, its page cache too, is lost.
+guest_cut_power ()
+{
+  kill -KILL "$guest_pid"
+  wait "$guest_pid" 2>/dev/null || true
 }
 
 guest_stop ()
 {
   local status=$?
-  kill -KILL "$guest_pid" 2>/dev/null
-  wait "$guest_pid" 2>/dev/null
+  kill -KILL "${guest_pid:-}" 2>/dev/null
+  wait "${guest_pid:-}" 2>/dev/null
   # The console tells the story of the test: `make check' shows it if the test fails.
   cat "$tmp/qemu.err" "$tmp/console"
   return $status
