@@ -111,6 +111,13 @@ open_disk (struct connection *connection)
     nbdkit_error ("%s: %s: there is no disk of this name", plugin.path, connection->name);
     nbdkit_set_error (ENOENT);
   }
+  else if (disk_is_damaged (disk)) {
+    nbdkit_error ("%s: %s: the disk is damaged: a part of its map cannot be read; lacuna check tells"
+                  " more", plugin.path, connection->name);
+    nbdkit_set_error (EIO);
+    disk_close (disk);
+    disk = NULL;
+  }
   return disk;
 }
 

@@ -57,6 +57,7 @@ static const struct field store_fields[] = {
   { "reserved", "reserved", FIELD_BYTES },
   { "pending", "pending", FIELD_BYTES },
   { "undiscarded", "undiscarded", FIELD_BYTES },
+  { "withheld", "withheld", FIELD_BYTES },
   { "metadata", "metadata", FIELD_BYTES },
   { "allocated", "allocated", FIELD_BYTES },
   { "opened", "times opened", FIELD_NUMBER },
@@ -72,6 +73,7 @@ static const struct field disk_fields[] = {
   { "extents", "extents", FIELD_NUMBER },
   { "connections", "connections", FIELD_NUMBER },
   { "created", "created", FIELD_TIME },
+  { "damaged", "damaged", FIELD_SWITCH },
 };
 
 static void
@@ -211,9 +213,10 @@ print_list (struct json_object *disks)
     struct json_object *disk = json_object_array_get_idx (disks, i);
     const char *name = get_text (disk, "name");
 
-    printf ("%s%*s  %10s  %10s\n", name, width - text_width (name), "",
+    printf ("%s%*s  %10s  %10s%s\n", name, width - text_width (name), "",
             text_human_size (get_bytes (disk, "size"), size),
-            text_human_size (get_bytes (disk, "allocated"), allocated));
+            text_human_size (get_bytes (disk, "allocated"), allocated),
+            get_bytes (disk, "damaged") ? "  damaged" : "");
   }
 }
 

@@ -47,6 +47,7 @@ json_from_disk (const struct disk_info *info)
   json_add_bytes (disk, "extents", info->extents);
   json_add_bytes (disk, "connections", info->open_count);
   json_add_bytes (disk, "created", info->created);
+  json_object_object_add (disk, "damaged", json_object_new_boolean (info->is_damaged));
   return disk;
 }
 
@@ -74,6 +75,7 @@ json_from_store (struct store *store)
   json_add_bytes (object, "reserved", info.reserved);
   json_add_bytes (object, "pending", info.pending);
   json_add_bytes (object, "undiscarded", info.undiscarded);
+  json_add_bytes (object, "withheld", info.withheld);
   json_add_bytes (object, "metadata", info.metadata);
   json_add_bytes (object, "allocated", info.allocated);
   json_add_bytes (object, "opened", info.opened);

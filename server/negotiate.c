@@ -78,6 +78,10 @@ option_export_name (struct connection *connection, const struct asked *option)
   disk = rights_open_disk (connection, name, &rights);
   if (!disk)
     return NEGOTIATE_ABORTED;
+  if (disk_is_damaged (disk)) {
+    disk_close (disk);
+    return NEGOTIATE_ABORTED;
+  }
   choose_disk (connection, disk, name, rights);
   reply.size = to_be64 (disk_size (disk));
   reply.flags = to_be16 (connection->transmission_flags);
@@ -163,6 +167,12 @@ option_info_or_go (struct connection *connection, const struct asked *option)
   disk = rights_open_disk (connection, name, &rights);
   if (!disk) {
     answer_no_disk (connection, option->kind, name);
+    return NEGOTIATE_MORE;
+  }
+  if (disk_is_damaged (disk)) {
+    disk_close (disk);
+    answer_error (connection, option->kind, NBD_REP_ERR_UNKNOWN,
+                  "The disk is damaged: a part of its map cannot be read.");
     return NEGOTIATE_MORE;
   }
   info_export (connection, option->kind, disk, name, rights);

@@ -15,6 +15,7 @@
 
 #define KEY_SHIFT 13
 #define FLAG_DYING 1
+#define FLAG_STALE 2
 #define NAME_AT 130
 
 /* --- disks --- */
@@ -102,12 +103,14 @@ disk_decode (struct checker *checker, const uint8_t *image, struct checker_disk 
   disk->size = checker_u64 (image + 80);
   disk->map = (struct checker_pointer) { checker_u64 (image + 104), checker_u64 (image + 112) };
   disk->mapped = checker_u64 (image + 120);
+  disk->data_end = checker_u64 (image + 648);
   disk->is_dying = flags & FLAG_DYING;
+  disk->is_stale = disk->has_damaged_map = flags & FLAG_STALE;
   if (length <= CHECKER_NAME_MAX)
     memcpy (disk->name, image + NAME_AT, length);
   if (checker_u16 (image + 4) != 0 || checker_u16 (image + 6) != 1)
     return "level and count are not 0 and 1";
-  if (flags & ~(uint64_t) FLAG_DYING)
+  if (flags & ~(uint64_t) (FLAG_DYING | FLAG_STALE))
     return "has unknown flags";
   if (disk->size % CHECKER_BLOCK != 0 || disk->size > CHECKER_SIZE_MAX)
     return "the size is out of its limits";
@@ -119,6 +122,23 @@ disk_decode (struct checker *checker, const uint8_t *image, struct checker_disk 
   if (checker_disk_named (checker, disk->name, disk) != NULL)
     return "another disk has the same name";
   return NULL;
+}
+
+/* What its map says is not to be trusted: it was not read when the journal had changes of it, which
+ * are gone.  A repair leaves an empty one. */
+static void
+disk_stale (struct checker *checker, struct checker_disk *disk, uint8_t *image)
+{
+  checker_find (checker, CHECKER_DAMAGE,
+                (struct checker_where) { "map", CHECKER_NO_PLACE, disk },
+                "it is not known what the disk holds",
+                "could not be read when the store was in use, and changes of it are lost");
+  if (checker->plan == NULL)
+    return;
+  checker_put (image + 88, 0, 8);
+  memset (image + 104, 0, 24);
+  checker_fix_node (checker, true, disk->node_place, image);
+  checker_fix_tell (checker, true, "map of disk '%s': all of it", disk->name);
 }
 
 static bool
@@ -150,6 +170,8 @@ disk_entry (struct checker *checker, const struct checker_tree *tree, uint64_t p
   where.disk = disk;
   if (fault != NULL)
     checker_find (checker, CHECKER_DAMAGE, where, NULL, "%s", fault);
+  if (disk->is_stale)
+    disk_stale (checker, disk, image);
   return true;
 }
 
@@ -218,6 +240,7 @@ shared_entry (struct checker *checker, const struct checker_tree *tree, uint64_t
   if (fault == NULL && last != NULL && last->place + last->length > run.place)
     fault = "overlaps the one before it";
   if (fault != NULL) {
+    checker->is_shared_wrong = true;
     checker_find (checker, CHECKER_DAMAGE, where, NULL,
                   "shared run %" PRIu64 "+%" PRIu64 ": %s", run.place, run.length, fault);
     return true;
@@ -347,6 +370,8 @@ map_entry (struct checker *checker, const struct checker_tree *tree, uint64_t no
     fault = "has bits set that must be clear";
   if (fault == NULL && first < walk->end)
     fault = "overlaps the one before it";
+  if (fault == NULL && disk->data_end != 0 && place + length > disk->data_end)
+    fault = "it lies beyond what the disk node says";
   if (fault != NULL)
     checker_find (checker, CHECKER_DAMAGE, where, "what the disk has there is not to be trusted",
                   "extent of blocks %" PRIu64 "+%" PRIu64 " at place %" PRIu64 ": %s", first,
@@ -622,6 +647,8 @@ checker_maps (struct checker *checker, bool is_replayed)
     struct map_walk walk = { .disk = &checker->disks[i] };
     struct checker_pointer root;
 
+    if (walk.disk->is_stale)
+      continue;
     if (is_replayed)
       map_replay (checker, walk.disk);
     else {

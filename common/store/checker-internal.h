@@ -7,6 +7,7 @@
  *   checker-tree.c        nodes and trees of any kind
  *   checker-disk.c        catalogue, disk nodes, maps, shared runs
  *   checker-space.c       who owns which blocks
+ *   checker-shared.c      the table of shared runs, made anew
  *   checker-journal.c     the chain of records
  *   checker-replay.c      what the records do
  *   checker-repair.c      what is to be written to put it right
@@ -87,11 +88,13 @@ struct checker_disk {
   uint64_t size;                   /* bytes */
   struct checker_pointer map;
   uint64_t mapped;                 /* blocks, as the disk node says */
+  uint64_t data_end;               /* where its extents end; 0: the disk node does not say */
   uint64_t found;                  /* blocks, as the map says */
   uint64_t beyond;                 /* of these, beyond the disk's size */
   bool is_dying;
   bool is_forgotten;               /* by the journal */
   bool has_damaged_map;
+  bool is_stale;                   /* its map does not count */
   char name[CHECKER_NAME_MAX + 1]; /* "" if dying */
 };
 
@@ -170,6 +173,9 @@ struct checker {
   bool has_damaged_shared;
   struct checker_shared *shared;
   size_t shared_count, shared_max;
+  bool is_shared_wrong;            /* it does not agree with the maps */
+  struct checker_shared *counted;  /* what it should be, if a repair is planned */
+  size_t counted_count, counted_max;
 
   struct checker_set nodes;
   uint64_t node_count;
@@ -292,6 +298,7 @@ bool checker_node_load (struct checker *checker, struct checker_where where, uin
 bool checker_node_reload (struct checker *checker, uint32_t kind, uint64_t owner, uint64_t place,
                           uint8_t *image);
 void checker_set_clear (struct checker_set *set);
+bool checker_set_has (const struct checker_set *set, uint64_t place);
 
 /* --- checker-disk.c --- */
 
@@ -323,6 +330,14 @@ void checker_run_add (struct checker *checker, uint64_t place, uint64_t block, u
 void checker_owners (struct checker *checker, bool is_replayed);
 /* Blocks that can hold data at all; UINT64_MAX: not limited. */
 uint64_t checker_data_blocks (const struct checker *checker);
+
+/* --- checker-shared.c --- */
+
+/* A run has so many owners, 2 or more, by the maps.  In the order of places. */
+void checker_shared_count (struct checker *checker, uint64_t place, uint64_t length,
+                           uint64_t owners);
+/* Plans a new table, if the one that there is is wrong. */
+void checker_shared_fix (struct checker *checker);
 
 /* --- checker-journal.c --- */
 

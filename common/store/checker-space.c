@@ -150,6 +150,10 @@ judge_piece (struct sweep *sweep, uint64_t from, uint64_t to, const struct check
 {
   struct checker_where where = { "shared run", from, NULL };
 
+  sweep->checker->is_shared_wrong |= shared != NULL ? sweep->count != shared->owners
+                                                    : sweep->count > 1;
+  if (sweep->count > 1 && sweep->checker->is_planning)
+    checker_shared_count (sweep->checker, from, to - from, sweep->count);
   if (shared == NULL) {
     if (sweep->count > 1 && !sweep->checker->has_damaged_shared)
       report_overlap (sweep, from, to);

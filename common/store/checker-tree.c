@@ -46,6 +46,12 @@ set_grow (struct checker_set *set)
   *set = larger;
 }
 
+bool
+checker_set_has (const struct checker_set *set, uint64_t place)
+{
+  return set->count > 0 && set->slots[set_slot (set, place)] == place;
+}
+
 /* False: it was in the set. */
 static bool
 set_add (struct checker_set *set, uint64_t place)

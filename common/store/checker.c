@@ -62,6 +62,7 @@ checker_free (struct checker *checker)
 {
   free (checker->disks);
   free (checker->shared);
+  free (checker->counted);
   free (checker->nodes.slots);
   free (checker->runs);
   free (checker->map_changes.items);
@@ -92,6 +93,7 @@ checker_judge (const struct checker_reader *reader, struct checker_report *repor
     checker_shared_runs (&checker);
     checker_maps (&checker, false);
     checker_owners (&checker, false);
+    checker_shared_fix (&checker);
     /* Only now: the journal's items refer to the disks, and change them. */
     checker_journal (&checker);
     checker_superblock_fix (&checker);

@@ -190,6 +190,7 @@ checkpoint_freeze (struct store *store)
   superblock->next_disk_id = to_le64 (atomic_load (&store->next_disk_id));
   pthread_mutex_unlock (&store->disks_mutex);
   checkpoint->is_shared_frozen = space_freeze_shared (store->space);
+  checkpoint->data_end = space_end (store->space);
   pthread_rwlock_unlock (&store->gate);
 
   superblock->sequence = to_le64 (from_le64 (superblock->sequence) + 1);
@@ -270,10 +271,17 @@ checkpoint_disk_node (struct store *store, struct disk *disk, void *image, uint6
   memset (node, 0, BLOCK_SIZE);
   memcpy (node->uuid, disk->uuid, 16);
   node->size = to_le64 (disk->frozen_size);
-  node->flags = to_le64 (disk->frozen_is_dying ? DISK_IS_DYING : 0);
+  node->flags = to_le64 (disk->frozen_is_dying ? DISK_IS_DYING
+                         : disk->is_stale      ? DISK_IS_STALE : 0);
   node->created = to_le64 (disk->created);
   btree_frozen_root (&disk->map.tree, &node->map);
   node->mapped = to_le64 (disk->frozen_mapped);
+  node->data_end = to_le64 (store->keeper.checkpoint.data_end);
+  if (disk->is_damaged && !disk->frozen_is_dying) {
+    node->map = disk->lost_map;
+    node->mapped = to_le64 (disk->lost_mapped);
+    node->data_end = to_le64 (disk->lost_end);
+  }
   node->name_length = to_le16 (length);
   memcpy (node->name, disk->frozen_name, length);
   memcpy (node->request_ids, disk->frozen_request_ids.ids, sizeof node->request_ids);

@@ -85,6 +85,12 @@ disk_close (struct disk *disk)
   CHECK (before >= 1);
 }
 
+bool
+disk_is_damaged (const struct disk *disk)
+{
+  return disk->is_damaged;
+}
+
 uint64_t
 disk_size (const struct disk *disk)
 {
@@ -130,11 +136,13 @@ disk_fill_info (struct disk *disk, struct disk_info *info)
   memcpy (info->uuid, disk->uuid, 16);
   info->id = disk->id;
   info->size = disk_size (disk);
-  info->mapped = extent_map_mapped (&disk->map) * BLOCK_SIZE;
+  info->mapped
+    = (disk->is_damaged ? disk->lost_mapped : extent_map_mapped (&disk->map)) * BLOCK_SIZE;
   info->unmapped_dirty = atomic_load (&disk->cache.unmapped_count) * BLOCK_SIZE;
   info->extents = extent_map_extents (&disk->map);
   info->created = disk->created;
   info->open_count = atomic_load (&disk->references);
+  info->is_damaged = disk->is_damaged;
 }
 
 void

@@ -160,6 +160,8 @@ struct format_inner_entry {    /* 24 bytes; the first key of the child (or less)
 /* A disk node: kind KIND_DISK, level 0, count 1, owner = the disk's id. */
 enum format_disk_flags {
   DISK_IS_DYING = 1,           /* deleted: it has no name any more; its extents are being freed */
+  DISK_IS_STALE = 2,           /* its map is not what it was: it could not be read when the journal
+                                  had more to say of it, which is lost */
 };
 struct format_disk {
   struct format_node header;
@@ -174,6 +176,7 @@ struct format_disk {
   uint8_t reserved[7];         /* zero */
   uint8_t request_ids[DISK_REQUEST_IDS][REQUEST_ID_BYTES];   /* done last, newest first; zeros:
                                                                 none */
+  le64 data_end;               /* no extent of its map reaches beyond this place; 0: not known */
 };
 
 /* --- journal ---
@@ -271,6 +274,7 @@ _Static_assert (sizeof (struct format_record) == 96, "record header");
 _Static_assert (sizeof (struct format_item) == 40, "item");
 _Static_assert (sizeof (struct format_disk) <= BLOCK_SIZE, "disk node fits a block");
 _Static_assert (__builtin_offsetof (struct format_disk, request_ids) == 392, "disk node");
+_Static_assert (__builtin_offsetof (struct format_disk, data_end) == 648, "disk node");
 _Static_assert (LEAF_ENTRIES == 252 && INNER_ENTRIES == 168, "entries per node");
 
 /* --- checks and seals (format.c); pure functions --- */

@@ -2,6 +2,7 @@
 /* recovery-load.c - what the device says: the newest valid superblock, the
  * catalogue, the disks, their maps, the table of shared runs.
  * Only reads; everything is checked before it is used, and what does not make sense is named.
+ * Where it is one disk's alone, that disk is damaged (recovery-damaged.c); else the store is.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -133,6 +134,7 @@ struct recovery_read {
   uint64_t owner;
   const char *what;
   char **error;
+  bool is_unreadable;               /* what failed was the device */
 };
 
 /* One node from its second copy. */
@@ -146,6 +148,7 @@ recovery_read_mirror (struct recovery_read *read, uint64_t place, uint64_t check
                                : format_node_check (image, 0, store->identity.uuid, read->owner,
                                                     place, checksum);
 
+  read->is_unreadable |= error != 0;
   if (why == NULL) {
     log_warning ("%s: the node at %" PRIu64 " (%s) is damaged; its second copy is used",
                  store->path, place, read->what);
@@ -174,8 +177,10 @@ recovery_read_run (struct recovery_read *read, const uint64_t *places, const uin
              != NULL) {
       int result = recovery_read_mirror (read, places[i], checksums[i], image);
 
-      if (result != 0)
+      if (result != 0) {
+        read->is_unreadable |= error != 0;
         return result;
+      }
     }
   }
   return 0;
@@ -250,49 +255,107 @@ recovery_load_shared (struct store *store, struct queue *queue, char **error)
 
 /* --- disks --- */
 
-static int
-recovery_load_disk (struct store *store, struct queue *queue, const struct btree_entry *entry,
-                    uint8_t *image, char **error)
+/* The disk that a valid disk node describes, without its map; NULL: *ERROR, with *RESULT. */
+static struct disk *
+recovery_make_disk (struct store *store, uint64_t id, const struct format_disk *node, int *result,
+                    char **error)
 {
-  const struct format_disk *node = (const struct format_disk *) image;
-  char what[DISK_NAME_MAX + 32], name[DISK_NAME_MAX + 1];
-  struct recovery_read read
-    = { .store = store, .queue = queue, .owner = entry->key, .what = what, .error = error };
-  size_t length;
+  size_t length = from_le16 (node->name_length);
+  char name[DISK_NAME_MAX + 1];
   struct disk *disk;
-  int result;
-  uint64_t any = 0;
 
-  snprintf (what, sizeof what, "disk number %" PRIu64, entry->key);
-  result = recovery_read_nodes (&read, &entry->value, &any, 1, image);
-  if (result != 0)
-    return result;
-  length = from_le16 (node->name_length);
   if (from_le32 (node->header.kind) != KIND_DISK || length > DISK_NAME_MAX
-      || from_le64 (node->size) > DISK_SIZE_MAX || from_le64 (node->size) % BLOCK_SIZE != 0
-      || entry->key >= from_le64 (store->superblock.next_disk_id))
-    return error_set (error, -EUCLEAN, "damaged: the node of %s makes no sense", what);
+      || from_le64 (node->size) > DISK_SIZE_MAX || from_le64 (node->size) % BLOCK_SIZE != 0) {
+    *result = error_set (error, -EUCLEAN, "damaged: the node of disk number %" PRIu64
+                         " makes no sense", id);
+    return NULL;
+  }
   memcpy (name, node->name, length);
   name[length] = '\0';
   if ((from_le64 (node->flags) & DISK_IS_DYING) != 0
         ? length > 0 || from_le64 (node->size) > 0
-        : strlen (name) != length || !format_name_is_valid (name, NULL))
-    return error_set (error, -EUCLEAN, "damaged: name or size of %s makes no sense", what);
-  disk = disk_create (store, entry->key, node->uuid, name, from_le64 (node->size),
+        : strlen (name) != length || !format_name_is_valid (name, NULL)) {
+    *result = error_set (error, -EUCLEAN, "damaged: name or size of disk number %" PRIu64
+                         " makes no sense", id);
+    return NULL;
+  }
+  disk = disk_create (store, id, node->uuid, name, from_le64 (node->size),
                       from_le64 (node->created));
-  if (disk == NULL)
-    return error_set (error, -ENOMEM, "there is not enough memory for its disks");
-  list_append (&store->disks, &disk->link);
+  if (disk == NULL) {
+    *result = error_set (error, -ENOMEM, "there is not enough memory for its disks");
+    return NULL;
+  }
   memcpy (disk->request_ids.ids, node->request_ids, sizeof disk->request_ids.ids);
-  disk->node_place = entry->value;
   disk->is_dying = disk->is_deleted = (from_le64 (node->flags) & DISK_IS_DYING) != 0;
-  atomic_store (&disk->is_changed, false);
-  snprintf (what, sizeof what, "the map of disk %s", name);
-  result = recovery_load_tree (&read, &disk->map.tree, &node->map, KIND_MAP_LEAF, KIND_MAP_INNER);
-  if (result == 0 && extent_map_check (&disk->map, UINT64_MAX, NULL, NULL) != 0)
-    result = error_set (error, -EUCLEAN, "damaged: the extents in %s make no sense; lacuna check"
-                        " tells more", what);
+  disk->is_stale = (from_le64 (node->flags) & DISK_IS_STALE) != 0;
+  disk->lost_map = node->map;
+  disk->lost_mapped = from_le64 (node->mapped);
+  disk->lost_end = from_le64 (node->data_end);
+  return disk;
+}
+
+/* What is read of a map that makes no sense is forgotten. */
+static int
+recovery_load_map (struct recovery_read *read, struct disk *disk)
+{
+  int result;
+
+  if (disk->is_stale)
+    return error_set (read->error, -EUCLEAN, "damaged: %s could not be read when the store was open"
+                      " before, and what the journal said of it is lost", read->what);
+  result = recovery_load_tree (read, &disk->map.tree, &disk->lost_map, KIND_MAP_LEAF,
+                               KIND_MAP_INNER);
+  if (result == 0 && extent_map_check (&disk->map, UINT64_MAX, NULL, NULL) != 0) {
+    btree_clear (&disk->map.tree);
+    result = error_set (read->error, -EUCLEAN, "damaged: the extents in %s make no sense; lacuna"
+                        " check tells more", read->what);
+  }
   return result;
+}
+
+static int
+recovery_load_disk (struct store *store, struct queue *queue, const struct btree_entry *entry,
+                    uint8_t *image, char **error)
+{
+  static const uint8_t no_uuid[16];
+  char what[DISK_NAME_MAX + 32];
+  struct recovery_read read
+    = { .store = store, .queue = queue, .owner = entry->key, .what = what, .error = error };
+  struct disk *disk = NULL;
+  int result;
+  uint64_t any = 0;
+
+  snprintf (what, sizeof what, "disk number %" PRIu64, entry->key);
+  if (entry->key >= from_le64 (store->superblock.next_disk_id))
+    return error_set (error, -EUCLEAN, "damaged: the node of %s makes no sense", what);
+  result = recovery_read_nodes (&read, &entry->value, &any, 1, image);
+  if (result == 0)
+    disk = recovery_make_disk (store, entry->key, (const struct format_disk *) image, &result,
+                               error);
+  if (result == -EUCLEAN) {
+    disk = disk_create (store, entry->key, no_uuid, "", 0, 0);
+    if (disk == NULL) {
+      free (*error);
+      result = error_set (error, -ENOMEM, "there is not enough memory for its disks");
+    }
+    else
+      disk->has_lost_node = true;
+  }
+  if (disk == NULL)
+    return result;
+  list_append (&store->disks, &disk->link);
+  disk->node_place = recovery_is_node_place (store, entry->value) ? entry->value : 0;
+  atomic_store (&disk->is_changed, false);
+  if (result == 0) {
+    snprintf (what, sizeof what, "the map of disk %s", disk->name);
+    result = recovery_load_map (&read, disk);
+  }
+  if (result != -EUCLEAN)
+    return result;
+  disk->is_unreadable = read.is_unreadable;
+  recovery_set_damaged (disk, *error);
+  *error = NULL;
+  return 0;
 }
 
 int

@@ -185,7 +185,7 @@ recovery_free_pending (struct store *store, const struct replay *replay)
 /* Before anything is replayed: the nodes that the superblock leads to are in use until the next one
  * is durable, whatever replay does to the trees in memory. */
 static int
-recovery_mark_nodes (struct store *store, char **error)
+recovery_mark_nodes (struct store *store, struct queue *queue, char **error)
 {
   btree_visit_places (&store->catalogue, recovery_mark_node, store);
   btree_visit_places (space_shared_tree (store->space), recovery_mark_node, store);
@@ -193,12 +193,13 @@ recovery_mark_nodes (struct store *store, char **error)
     struct disk *disk = container_of (link, struct disk, link);
 
     btree_visit_places (&disk->map.tree, recovery_mark_node, store);
-    recovery_mark_node (store, disk->node_place);
+    if (disk->node_place != 0)
+      recovery_mark_node (store, disk->node_place);
   }
   if (store->is_marking_wrong)
     return error_set (error, -EUCLEAN, "damaged: a node is used twice, or lies outside of the"
                       " store; lacuna check tells more");
-  return 0;
+  return recovery_mark_damaged_nodes (store, queue, error);
 }
 
 /* After replay: the extents.  How often each block is referred to must be what the table of shared
@@ -221,7 +222,7 @@ recovery_mark_extents (struct store *store, const struct replay *replay, bool wa
       return error_set (error, -EUCLEAN, "damaged: an extent of disk %s lies outside of the store;"
                         " lacuna check tells more", disk->name);
   }
-  if (!space_check_owners (store->space, &corrected, &wrong))
+  if (!space_check_owners (store->space, store->has_damaged, &corrected, &wrong))
     return wrong.length == 0
              ? error_set (error, -ENOMEM, "there is not enough memory for its metadata")
              : error_set (error, -EUCLEAN, "damaged: %" PRIu64 " blocks at %" PRIu64 " of the store"
@@ -234,6 +235,8 @@ recovery_mark_extents (struct store *store, const struct replay *replay, bool wa
                  store->path, corrected);
   if (!recovery_free_pending (store, replay))
     return error_set (error, -EUCLEAN, "damaged: the arena frees blocks that are in use");
+  if (!recovery_withhold (store))
+    return error_set (error, -ENOMEM, "there is not enough memory for its space map");
   if (!was_clean)
     space_mark_undiscarded (store->space, space_end (store->space));
   return 0;
@@ -409,7 +412,7 @@ recovery_adopt (struct store *store, char **error)
                           ? disk_find_id (store, atomic_load (&header->disk))
                           : NULL;
 
-    if (disk == NULL || disk->is_dying || header->block >= disk_blocks (disk))
+    if (disk == NULL || disk->is_dying || disk->is_damaged || header->block >= disk_blocks (disk))
       atomic_store (&header->disk, 0);
     else
       indexes[count++] = i;
@@ -580,7 +583,7 @@ recovery_load (struct store *store, const struct store_options *options, struct 
   if (result == 0)
     result = recovery_load_shared (store, replay->queue, error);
   if (result == 0)
-    result = recovery_mark_nodes (store, error);
+    result = recovery_mark_nodes (store, replay->queue, error);
   if (result == 0)
     result = recovery_clear_beyond (store, error);
   if (result != 0)
@@ -596,6 +599,8 @@ recovery_load (struct store *store, const struct store_options *options, struct 
   }
   if (result == 0)
     result = recovery_clear_beyond (store, error);
+  if (result == 0)
+    result = recovery_judge_damaged (replay);
   if (result == 0)
     result = recovery_mark_extents (store, replay, was_clean, error);
   recovery_sort_disks (store);
@@ -647,6 +652,8 @@ recovery_open (struct store *store, const struct store_options *options, char **
   struct replay replay = { .store = store, .error = error };
   int result = recovery_begin (store, options, &replay, error);
 
+  if (result == 0)
+    result = recovery_give_up (&replay);
   if (result == 0 && !store->is_resumed) {
     result = recovery_new_arena (store, options, &replay, false, error);
     if (result == 0)

@@ -217,6 +217,14 @@ replay_clone (struct replay *replay, struct disk *target, const struct format_it
   if (source == NULL || length == 0 || !replay_range_is_possible (from, length)
       || (source == target && from < to + length && to < from + length))
     return replay_bad_item (replay, "the cloning of a range");
+  if (source->is_damaged) {
+    log_error ("%s: %s is damaged, too: it has been given blocks of disk %s", replay->store->path,
+               target->name, source->name);
+    recovery_forget_map (target);
+    target->is_given_up = true;
+    target->is_unreadable = source->is_unreadable;
+    return 0;
+  }
   error = replay_unmap (replay, target, to, length);
   if (error == 0)
     error = replay_clone_map (replay, source, from, target, to, length);
@@ -295,6 +303,34 @@ replay_shift (struct replay *replay, struct disk *disk, const struct format_item
   return 0;
 }
 
+/* An item about a damaged disk, whose map is not known: what it does to that is given up. */
+static int
+replay_damaged (struct replay *replay, struct disk *disk, const struct format_item *item)
+{
+  enum format_item_kind kind = from_le16 (item->kind);
+  char name[DISK_NAME_MAX + 1];
+
+  if (kind == ITEM_RETIRE)
+    return 0;
+  atomic_store (&disk->is_changed, true);
+  switch (kind) {
+  case ITEM_RENAME:
+    if (replay_disk_item (item, name) == NULL)
+      return replay_bad_item (replay, "the renaming of a disk");
+    memcpy (disk->name, name, sizeof name);
+    disk->is_given_up |= disk->has_lost_node;
+    return 0;
+  case ITEM_DELETE:
+    disk->is_damaged = disk->is_given_up = false;
+    disk->is_dying = disk->is_deleted = true;
+    atomic_store (&disk->size, 0);
+    return 0;
+  default:
+    disk->is_given_up = true;
+    return 0;
+  }
+}
+
 /* Applies an item to the maps and disks. */
 static int
 replay_apply (struct replay *replay, const struct format_item *item)
@@ -310,6 +346,8 @@ replay_apply (struct replay *replay, const struct format_item *item)
     return replay_create (replay, item);
   if (disk == NULL)
     return replay_bad_item (replay, "of a disk that does not exist");
+  if (disk->is_damaged)
+    return replay_damaged (replay, disk, item);
   atomic_store (&disk->is_changed, true);
   switch (kind) {
   case ITEM_MAP:

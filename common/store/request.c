@@ -33,6 +33,10 @@ request_validate (struct disk *disk, enum request_kind kind, unsigned flags, uin
     = kind == REQUEST_WRITE || kind == REQUEST_TRIM || kind == REQUEST_WRITE_ZEROES;
 
   (void) flags;
+  if (disk->is_damaged) {
+    *why = "The disk is damaged: a part of its map cannot be read.";
+    return -EIO;
+  }
   if (kind == REQUEST_FLUSH)
     return 0;
   if (is_change && disk->store->is_read_only) {

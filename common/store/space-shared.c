@@ -365,13 +365,14 @@ owners_correct (struct space *space, uint64_t *corrected)
 }
 
 bool
-space_check_owners (struct space *space, uint64_t *corrected, struct space_owners *wrong)
+space_check_owners (struct space *space, bool may_lack, uint64_t *corrected,
+                    struct space_owners *wrong)
 {
   bool ok;
 
   *corrected = 0;
   *wrong = (struct space_owners) { 0 };
-  ok = owners_are_known (space, wrong) && owners_correct (space, corrected);
+  ok = owners_are_known (space, wrong) && (may_lack || owners_correct (space, corrected));
   shared_changed (space);
   btree_clear (&space->seen.tree);
   space->seen.blocks = 0;

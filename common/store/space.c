@@ -194,6 +194,46 @@ space_mark_shared (struct space *space, uint64_t place, uint64_t length)
   return ok;
 }
 
+/* The free blocks of a group below LIMIT; false: no memory. */
+static bool
+withhold_group (struct space *space, uint64_t number, uint32_t limit)
+{
+  uint32_t count;
+
+  if (space->groups[number].free == 0)
+    return true;
+  if (! group_open (space, number))
+    return false;
+  for (uint32_t at = group_data_first (space, number); at < limit; at += count) {
+    count = group_free_at (space, number, at, limit - at);
+    if (count > 0) {
+      group_take (space, number, at, count);
+      space->counts.withheld += count;
+    } else
+      count = group_busy_at (space, number, at, limit - at);
+  }
+  return true;
+}
+
+bool
+space_withhold (struct space *space, uint64_t end)
+{
+  uint64_t base;
+  bool ok = true;
+
+  pthread_mutex_lock (&space->mutex);
+  for (uint64_t number = 0; ok && number < space->group_count; number++) {
+    base = number * space->geometry.group_blocks;
+    if (base >= end)
+      break;
+    ok = group_know (space, number)
+         && withhold_group (space, number, MIN (end - base, group_data_end (space, number)));
+  }
+  space->end = MAX (space->end, MIN (end, space->geometry.capacity));
+  pthread_mutex_unlock (&space->mutex);
+  return ok;
+}
+
 void
 space_mark_undiscarded (struct space *space, uint64_t end)
 {
@@ -736,8 +776,9 @@ space_verify (struct space *space)
   for (struct pending_chunk *chunk = space->pending_first; chunk; chunk = chunk->next)
     for (uint32_t i = chunk->first; i < chunk->count; i++)
       pending += chunk->runs[i].is_unshared ? 0 : chunk->runs[i].length;
-  CHECK (counts->free + counts->used + counts->pending + counts->discarding == counts->capacity);
-  CHECK (busy == counts->used + counts->pending + counts->discarding);
+  CHECK (counts->free + counts->used + counts->pending + counts->discarding + counts->withheld
+         == counts->capacity);
+  CHECK (busy == counts->used + counts->pending + counts->discarding + counts->withheld);
   CHECK (held == counts->undiscarded && held <= counts->free);
   CHECK (pending == counts->pending && nodes == space->nodes_used);
   CHECK (opened == space->opened_free);

@@ -51,6 +51,7 @@ struct space_counts {        /* data blocks */
   uint64_t undiscarded;      /* part of free that the host still holds */
   uint64_t shared;           /* part of used that has several owners */
   uint64_t unshared;         /* has lost owners, and not durably so */
+  uint64_t withheld;         /* has no owner that is known, and is not to be used nevertheless */
 };
 
 /* POOL: for the table of shared runs, which is gone with it.  NULL: no memory. */
@@ -65,13 +66,17 @@ bool space_mark_used (struct space *space, uint64_t place, uint64_t length);
  * it is not data, or no memory. */
 bool space_mark_shared (struct space *space, uint64_t place, uint64_t length);
 /* After all have been marked: compares that with the table.  Where this has more owners it is
- * corrected, *CORRECTED blocks in all.  False: *WRONG has more than the table knows of; or there is
+ * corrected, *CORRECTED blocks in all, unless owners MAY_LACK.  False: *WRONG has more than the table knows of; or there is
  * no memory (*WRONG is empty). */
 struct space_owners {
   uint64_t place, length;
   uint32_t found, expected;    /* owners: marked, and as the table says */
 };
-bool space_check_owners (struct space *space, uint64_t *corrected, struct space_owners *wrong);
+bool space_check_owners (struct space *space, bool may_lack, uint64_t *corrected,
+                         struct space_owners *wrong);
+/* After that: all below END that is free is not to be used as long as the store is open.  False: no
+ * memory. */
+bool space_withhold (struct space *space, uint64_t end);
 /* A metadata node (and its mirror) is in use; false as above. */
 bool space_mark_node (struct space *space, uint64_t place);
 /* After an unclean end nobody knows which free blocks the host still holds: all below END count

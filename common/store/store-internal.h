@@ -78,6 +78,17 @@ struct disk {
   uint8_t uuid[16];
   uint64_t created;
 
+  /* after the opening: immutable; see recovery-damaged.c */
+  bool is_damaged;                  /* what it maps is not known; then its map here is empty */
+  bool is_stale;                    /* and will not be, whatever can be read again */
+  bool has_lost_node;               /* not even its disk node can be read: name and size are not its
+                                       own */
+  bool is_unreadable;               /* damaged, as far as the device can be read now */
+  bool is_given_up;                 /* damaged, and the journal or the arena has changes of it */
+  struct format_pointer lost_map;   /* the root that its disk node has, and keeps */
+  uint64_t lost_mapped;
+  uint64_t lost_end;                /* its data_end (format.h) */
+
   /* own locks inside */
   struct cache_disk cache;
   struct extent_map map;
@@ -315,6 +326,7 @@ struct checkpoint {
   struct commit_request commit;
   uint32_t epoch;                   /* copies up to this one must leave the journal */
   uint64_t position;                /* the frozen state holds all items before it */
+  uint64_t data_end;                /* and no extent beyond this place */
   uint64_t space_batch;
   struct format_superblock *superblock;   /* the new one; a block */
   /* the walk over what is to be written */
@@ -473,6 +485,21 @@ int recovery_load_superblock (struct store *store, struct queue *queue, bool is_
 int recovery_load_disks (struct store *store, struct queue *queue, char **error);
 int recovery_load_shared (struct store *store, struct queue *queue, char **error);
 
+/* recovery-damaged.c.  Those that return int return 0 or negative errno with *ERROR. */
+/* Of a node of DISK there is no valid copy; WHY (malloc'd) says of which. */
+void recovery_set_damaged (struct disk *disk, char *why);
+/* DISK is damaged only now: what its map has become is not known. */
+void recovery_forget_map (struct disk *disk);
+/* The nodes that the maps of damaged disks have, or may have, are in use.  When those of all others
+ * are marked. */
+int recovery_mark_damaged_nodes (struct store *store, struct queue *queue, char **error);
+/* After the replay: what is to be given up; and names for disks that have none. */
+int recovery_judge_damaged (struct replay *replay);
+/* When all extents are marked: what may be damaged disks' is not to be used.  False: no memory. */
+bool recovery_withhold (struct store *store);
+/* Before the first change: marks on the device which disks lose what is given up. */
+int recovery_give_up (struct replay *replay);
+
 /* Applies the journal to the maps in memory.  0 or negative errno with *ERROR.  replay_end frees
  * what it holds. */
 int replay_journal (struct replay *replay);
@@ -516,6 +543,7 @@ struct store {
   bool is_resumed;                        /* with the arena of a process that was killed */
   bool is_abandoned;                      /* its memory goes, whoever still refers to it */
   bool is_marking_wrong;                  /* opening: two owners of one place */
+  bool has_damaged;                       /* a disk that is_damaged */
   bool is_opening;                        /* the old journal must not be touched yet */
   _Atomic int mode;                       /* enum store_mode */
 

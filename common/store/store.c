@@ -488,6 +488,7 @@ store_get_info (struct store *store, struct store_info *info)
   info->reserved = counts.reserved * BLOCK_SIZE;
   info->pending = (counts.pending + counts.discarding) * BLOCK_SIZE;
   info->undiscarded = counts.undiscarded * BLOCK_SIZE;
+  info->withheld = counts.withheld * BLOCK_SIZE;
   info->metadata = 2 * space_nodes_used (store->space) * BLOCK_SIZE;
   info->allocated = device.allocated;
   info->disks = store_list_disks (store, NULL, 0);
@@ -539,7 +540,7 @@ store_get_counters (struct store *store, struct store_counter *counters, size_t 
     [COUNTER_NODES_WRITTEN] = "nodes_written",
   };
   struct cache_stats cache;
-  uint64_t values[COUNTER_COUNT], lock_waits = 0, lock_wait_ns = 0;
+  uint64_t values[COUNTER_COUNT], lock_waits = 0, lock_wait_ns = 0, damaged = 0;
   size_t count = 0;
 
   pthread_mutex_lock (&store->contexts_mutex);
@@ -553,16 +554,18 @@ store_get_counters (struct store *store, struct store_counter *counters, size_t 
   pthread_mutex_unlock (&store->contexts_mutex);
   pthread_mutex_lock (&store->disks_mutex);
   list_for_each (link, &store->disks) {
-    struct range_lock *lock = &container_of (link, struct disk, link)->range_lock;
+    struct disk *disk = container_of (link, struct disk, link);
 
-    lock_waits += atomic_load (&lock->waits);
-    lock_wait_ns += atomic_load (&lock->wait_ns);
+    lock_waits += atomic_load (&disk->range_lock.waits);
+    lock_wait_ns += atomic_load (&disk->range_lock.wait_ns);
+    damaged += disk->is_damaged && !disk->is_dying;
   }
   pthread_mutex_unlock (&store->disks_mutex);
   cache_get_stats (store->cache, &cache);
 
   const struct store_counter more[] = {
     { "full_percent", store_full_percent (store) },
+    { "damaged_disks", damaged },
     { "range_lock_waits", lock_waits },
     { "range_lock_wait_us", lock_wait_ns / 1000 },
     { "evictions", cache.evictions },

@@ -110,6 +110,7 @@ struct store_info {
   uint64_t reserved;            /* promised to dirty blocks */
   uint64_t pending;             /* freed, not durable yet */
   uint64_t undiscarded;         /* free, the host still holds it */
+  uint64_t withheld;            /* may be a damaged disk's: neither used nor free */
   uint64_t metadata;            /* bytes of nodes on the device, both copies */
   uint64_t allocated;           /* bytes that the host gave to the file */
   uint64_t disks;
@@ -141,12 +142,16 @@ struct disk_info {
   uint64_t extents;
   uint64_t created;             /* seconds since 1970 */
   unsigned open_count;          /* connections */
+  bool is_damaged;              /* as disk_is_damaged; `mapped' is what it had, `extents' is 0 */
 };
 
 /* The disk of this name, referenced (open); NULL: there is none.  "" is not resolved here.  Any
  * thread. */
 struct disk *disk_open (struct store *store, const char *name);
 void disk_close (struct disk *disk);
+/* Whether a part of its map cannot be read.  Then it can be deleted, and nothing else: all requests
+ * are -EIO.  As long as the store is open that stays as it is.  Any thread. */
+bool disk_is_damaged (const struct disk *disk);
 uint64_t disk_size (const struct disk *disk);             /* now; any thread */
 void disk_get_info (struct disk *disk, struct disk_info *info);
 /* For who promises a client the size once and for all, as nbdkit does: the size now, and until

@@ -263,7 +263,7 @@ run_marks (void)
     else
       space_table_release (space, odd, 1, NULL, NULL, NULL);
   }
-  assert_int_equal (space_check_owners (space, &corrected, &wrong),
+  assert_int_equal (space_check_owners (space, false, &corrected, &wrong),
                     odd == UINT64_MAX || is_more);
   assert_int_equal (corrected, odd != UINT64_MAX && is_more);
   if (odd != UINT64_MAX && !is_more) {

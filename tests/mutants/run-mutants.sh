@@ -26,7 +26,7 @@ build_base() {
   mkdir -p "$scratch/base"
   for source in "$top"/common/{base,device,store}/*.c "$top"/tests/sim/*.c "$top"/tests/explorer/*.c; do
     case ${source##*/} in
-    test-kill-reuse.c | test-hole.c | test-rot.c | test-counts.c | test-cache.c | test-clone.c | test-shift.c | test-btree.c | test-extent-map.c | test-range-lock.c) ;;
+    test-kill-reuse.c | test-damaged.c | test-hole.c | test-rot.c | test-counts.c | test-cache.c | test-clone.c | test-shift.c | test-btree.c | test-extent-map.c | test-range-lock.c) ;;
     test-* | starve.c) continue ;;
     esac
     object=${source#"$top"/}

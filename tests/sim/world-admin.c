@@ -432,6 +432,11 @@ world_match_disks (struct world *world)
     if (!disk->exists)
       continue;
     expected++;
+    if (info != NULL && info->is_damaged != disk->is_damaged) {
+      world_fail (world, "after opening, %s is%s damaged", disk->name,
+                  info->is_damaged ? "" : " not");
+      return false;
+    }
     if (info == NULL || info->size != disk->size) {
       world_fail (world, "after opening, %s of %" PRIu64 " bytes is %s", disk->name, disk->size,
                   info == NULL ? "not there" : "of another size");

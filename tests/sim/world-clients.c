@@ -472,6 +472,8 @@ world_read_all (struct world *world, enum crash_kind kind)
   for (unsigned d = 0; d < WORLD_DISKS; d++) {
     struct world_disk *disk = &world->disks[d];
 
+    if (disk->is_damaged)
+      continue;
     for (uint64_t at = 0; disk->exists && at < disk->size; at += part)
       if (!read_part (world, d, kind, at, MIN (part, disk->size - at)))
         return false;

@@ -50,6 +50,7 @@ struct world_disk {
   unsigned users;               /* requests that hold it open */
   uint64_t shrunk;              /* time of the last shrink's end; NEVER while one runs */
   uint64_t shift_id;            /* of the last collapse or insertion that was done; 0: none */
+  bool is_damaged;              /* it is to be there, and damaged: not used, not judged */
 };
 
 enum client_state { CLIENT_FREE, CLIENT_ADMITTING, CLIENT_ADMITTED, CLIENT_RUNNING, CLIENT_HELD };
