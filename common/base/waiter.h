@@ -8,16 +8,20 @@
 #ifndef LACUNA_WAITER_H
 #define LACUNA_WAITER_H
 
+#include <stdint.h>
+
 #include "base/list.h"
 
 struct waiter {
   struct list link;
+  uint32_t holds;               /* what its owner holds; store/order.h's, the owner's thread */
 };
 
 static inline void
 waiter_init (struct waiter *waiter)
 {
   list_init (&waiter->link);
+  waiter->holds = 0;
 }
 
 #endif

@@ -80,6 +80,7 @@ admission_charge (struct admission *admission, uint32_t count, struct waiter *wa
   if (!is_charged)
     ticket->is_refused = is_refused;
   if (!is_charged && !is_refused) {
+    order_wait (waiter, WAITS_FOR_ADMISSION);
     ticket->waiter = waiter;
     ticket->count = count;
     list_append (&admission->queue, &ticket->link);

@@ -21,6 +21,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "store/cache.h"
+#include "store/order.h"
 
 #define CACHE_LINE 64
 

@@ -297,8 +297,10 @@ cache_wait_fill (struct cache *cache, struct frame *frame, struct waiter *waiter
   pthread_mutex_t *lock = bucket_lock_frame (cache, frame);
   bool is_filling = frame_state (frame) == FRAME_FILLING;
 
-  if (is_filling)
+  if (is_filling) {
+    order_wait (waiter, WAITS_FOR_FILL);
     list_append (&frame->waiters, &waiter->link);
+  }
   mutex_unlock (lock);
   return is_filling;
 }

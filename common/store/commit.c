@@ -120,6 +120,7 @@ commit_add (struct store *store, struct commit_request *request, struct op *op)
   struct commit *commit = &store->commit;
   bool starts = false, joins;
 
+  order_wait (&op->waiter, WAITS_FOR_COMMIT);
   request->waiter = &op->waiter;
   request->error = 0;
   pthread_mutex_lock (&commit->mutex);

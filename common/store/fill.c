@@ -105,7 +105,8 @@ fill_start (struct fill *fill, struct op *op, struct disk *disk, uint64_t first,
   unsigned index, taken = 0;
 
   CHECK (count >= 1 && count <= WINDOW_BLOCKS);
-  CHECK_SLOW (range_lock_is_held (&disk->range_lock, first, first + count - 1, RANGE_SHARED));
+  CHECK (range_request_holds (&fill->range, &disk->range_lock, first, first + count - 1,
+                              RANGE_SHARED));
   fill->first = first;
   fill->frames = frames;
   fill->io_count = 0;

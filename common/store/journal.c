@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "store/journal.h"
+#include "store/order.h"
 
 void
 journal_init (struct journal *journal, struct arena *arena)
@@ -56,6 +57,7 @@ journal_reserve (struct journal *journal, uint64_t bytes, struct journal_waiter 
   bool granted;
 
   CHECK (bytes <= room);
+  order_wait (waiter, WAITS_FOR_TAIL);
   pthread_mutex_lock (&journal->mutex);
   granted = list_is_empty (&journal->waiters) && journal_used (journal) + bytes <= room;
   request->is_refused = !granted && journal->is_closed;

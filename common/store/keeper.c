@@ -134,6 +134,7 @@ keeper_write_back (struct store *store, struct writeback_request *request, struc
 {
   struct keeper *keeper = &store->keeper;
 
+  order_wait (&op->waiter, WAITS_FOR_WRITE_BACK);
   request->waiter = &op->waiter;
   request->error = 0;
   pthread_mutex_lock (&keeper->mutex);
@@ -159,6 +160,7 @@ keeper_wait_discard (struct store *store, struct waiter *waiter)
   struct keeper *keeper = &store->keeper;
   bool waits;
 
+  order_wait (waiter, WAITS_FOR_DISCARD);
   pthread_mutex_lock (&keeper->mutex);
   waits = keeper->is_passing_down;
   if (waits)

@@ -26,10 +26,12 @@
 #include "store/op-admin.h"
 
 void
-op_lock_init (struct op_lock *lock)
+op_lock_init (struct op_lock *lock, enum order_wait wait, enum order_hold hold)
 {
+  lock->wait = wait;
+  lock->hold = hold;
   pthread_mutex_init (&lock->mutex, NULL);
-  lock->is_held = false;
+  lock->holder = NULL;
   list_init (&lock->waiters);
 }
 
@@ -38,10 +40,13 @@ op_lock_acquire (struct op_lock *lock, struct waiter *waiter)
 {
   bool granted;
 
+  order_wait (waiter, lock->wait);
+  order_take (waiter, lock->hold);
   pthread_mutex_lock (&lock->mutex);
-  granted = !lock->is_held;
-  lock->is_held = true;
-  if (!granted)
+  granted = lock->holder == NULL;
+  if (granted)
+    lock->holder = waiter;
+  else
     list_append (&lock->waiters, &waiter->link);
   pthread_mutex_unlock (&lock->mutex);
   return granted;
@@ -53,9 +58,10 @@ op_lock_release (struct op_lock *lock, struct list *wake)
   struct list *link;
 
   pthread_mutex_lock (&lock->mutex);
-  CHECK (lock->is_held);
+  CHECK (lock->holder != NULL);
+  order_drop (lock->holder, lock->hold);
   link = list_take (&lock->waiters);
-  lock->is_held = link != NULL;
+  lock->holder = link != NULL ? container_of (link, struct waiter, link) : NULL;
   pthread_mutex_unlock (&lock->mutex);
   if (link != NULL)
     list_append (wake, link);
@@ -390,6 +396,8 @@ admin_clear (struct admin *admin)
   struct disk *disk = admin->disk;
   uint64_t left = DISK_SIZE_MAX / BLOCK_SIZE - admin->at;
 
+  CHECK (range_request_holds (admin->range, &disk->range_lock, admin->size / BLOCK_SIZE,
+                              UINT64_MAX, RANGE_EXCLUSIVE));
   if (left > 0) {
     if (disk_reserve_changes (disk, 2, ZERO_STEP_EXTENTS) != 0) {
       /* The disk has its new size, and nobody sees what lies beyond. */

@@ -228,6 +228,17 @@ clone_count (struct admin *admin)
 
 /* --- the change --- */
 
+static void
+clone_check_locks (const struct clone *clone)
+{
+  uint64_t more = clone->length - 1;
+
+  CHECK (range_request_holds (&clone->source_range, &clone->source->range_lock, clone->from,
+                              clone->from + more, RANGE_QUIESCE));
+  CHECK (range_request_holds (&clone->target_range, &clone->target->range_lock, clone->to,
+                              clone->to + more, RANGE_EXCLUSIVE));
+}
+
 static enum op_next
 clone_log (struct admin *admin)
 {
@@ -242,9 +253,7 @@ clone_log (struct admin *admin)
   struct list wake = LIST_INIT (wake);
   uint64_t last = clone->to + clone->length - 1;
 
-  CHECK (range_lock_is_held (&clone->source->range_lock, clone->from,
-                             clone->from + clone->length - 1, RANGE_QUIESCE));
-  CHECK (range_lock_is_held (&target->range_lock, clone->to, last, RANGE_EXCLUSIVE));
+  clone_check_locks (clone);
   memcpy (more.request, admin->request_id, sizeof more.request);
   pthread_rwlock_rdlock (&store->gate);
   disk_note_position (target, journal_append (&store->journal, ITEM_CLONE, 0, target->id,
@@ -266,6 +275,7 @@ clone_clear (struct admin *admin)
   struct clone *clone = admin->clone;
   struct store *store = admin->store;
 
+  clone_check_locks (clone);
   pthread_rwlock_rdlock (&store->gate);
   clone->at += extent_map_clear (&clone->target->map, clone->to + clone->at,
                                  clone->length - clone->at, ZERO_STEP_EXTENTS, disk_space_free,
@@ -302,6 +312,7 @@ clone_map (struct admin *admin)
     = extent_map_scan (&clone->source->map, clone->from + clone->at, clone->length - clone->at,
                        extents, CLONE_STEP_EXTENTS);
 
+  clone_check_locks (clone);
   pthread_rwlock_rdlock (&store->gate);
   for (unsigned e = 0; e < count; e++) {
     struct extent extent = extents[e];

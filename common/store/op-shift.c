@@ -299,10 +299,12 @@ static enum op_next
 shift_clear (struct admin *admin)
 {
   struct store *store = admin->store;
-  uint64_t end = shift_block (admin) + shift_length (admin);
+  struct disk *disk = admin->disk;
+  uint64_t block = shift_block (admin), end = block + shift_length (admin);
 
+  CHECK (range_lock_is_held (&disk->range_lock, block, UINT64_MAX, RANGE_EXCLUSIVE));
   pthread_rwlock_rdlock (&store->gate);
-  admin->at += extent_map_clear (&admin->disk->map, admin->at, end - admin->at, ZERO_STEP_EXTENTS,
+  admin->at += extent_map_clear (&disk->map, admin->at, end - admin->at, ZERO_STEP_EXTENTS,
                                  disk_space_free, store);
   pthread_rwlock_unlock (&store->gate);
   if (admin->at < end)
@@ -315,17 +317,19 @@ shift_clear (struct admin *admin)
 static enum op_next
 shift_move (struct admin *admin)
 {
-  struct extent_map *map = &admin->disk->map;
+  struct disk *disk = admin->disk;
   uint64_t block = shift_block (admin), length = shift_length (admin);
   struct list wake = LIST_INIT (wake);
-  bool is_done = shift_is_up (admin)
-                   ? extent_map_shift_up (map, block, length, SHIFT_LEAVES, &admin->at)
-                   : extent_map_shift_down (map, block, length, SHIFT_LEAVES, &admin->at);
+  bool is_done;
 
+  CHECK (range_lock_is_held (&disk->range_lock, block, UINT64_MAX, RANGE_EXCLUSIVE));
+  is_done = shift_is_up (admin)
+              ? extent_map_shift_up (&disk->map, block, length, SHIFT_LEAVES, &admin->at)
+              : extent_map_shift_down (&disk->map, block, length, SHIFT_LEAVES, &admin->at);
   if (!is_done)
     return OP_YIELD;
   shift_let_go (admin);
-  range_lock_downgrade (&admin->disk->range_lock, admin->range, &wake);
+  range_lock_downgrade (&disk->range_lock, admin->range, &wake);
   op_wake_all (&wake);
   admin->op.stage = ADMIN_COMMIT;
   return OP_MORE;

@@ -136,6 +136,8 @@ status_look (struct request *request)
   bool goes_on = true;
 
   request->at = request_first_block (request);
+  CHECK (range_request_holds (&request->fill->range, &disk->range_lock, request->at, end - 1,
+                              RANGE_SHARED));
   if (request->flags & REQUEST_ONE_EXTENT)
     request->extent_max = 1;
   while (goes_on && request->at < end) {

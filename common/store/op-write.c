@@ -383,6 +383,9 @@ write_publish (struct request *request)
     write_unlock (request);
     return write_fail (request, -ENOSPC);
   }
+  CHECK (range_request_holds (&request->fill->range, &request->disk->range_lock,
+                              request_first_block (request) + request->at,
+                              request->fill->range.last, RANGE_WRITE));
   tokens = write_needs (request, false);
   if (!store_promise (store, tokens)) {
     tokens = write_needs (request, true);

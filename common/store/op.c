@@ -106,7 +106,7 @@ op_run (struct op *op, unsigned steps_max)
     enum op_next next = op->step (op);
 
     if (next == OP_DONE) {
-      CHECK (atomic_load (&op->pending) == 1);
+      CHECK (atomic_load (&op->pending) == 1 && op->waiter.holds == 0);
       /* All wakes have been: nobody else looks at it any more. */
       atomic_store_explicit (&op->pending, 0, memory_order_relaxed);
       atomic_fetch_sub_explicit (&context->active, 1, memory_order_relaxed);

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "base/check.h"
+#include "store/order.h"
 #include "store/range-lock.h"
 
 #define BIT(mode) (1u << (mode))
@@ -44,6 +45,20 @@ static struct range_request *
 request_of (struct list *link)
 {
   return container_of (link, struct range_request, link);
+}
+
+static enum order_hold
+hold_of (enum range_mode mode)
+{
+  return mode == RANGE_QUIESCE ? HOLDS_QUIESCE : HOLDS_RANGE;
+}
+
+/* REQUEST is not held in this mode any more. */
+static void
+hold_ends (const struct range_request *request, enum range_mode mode)
+{
+  if (request->waiter)
+    order_drop (request->waiter, hold_of (mode));
 }
 
 static bool
@@ -158,11 +173,14 @@ range_lock_acquire (struct range_lock *lock, struct range_request *request, uint
   bool is_granted = false;
 
   CHECK (first <= last && waiter);
+  order_wait (waiter, WAITS_FOR_RANGE);
+  order_take (waiter, hold_of (mode));
   *request = (struct range_request) {
     .first = first,
     .last = last,
     .mode = mode,
     .waiter = waiter,
+    .lock = lock,
   };
   pthread_mutex_lock (&lock->mutex);
   if (is_beside (lock, first, last, mode)) {
@@ -188,7 +206,8 @@ range_lock_try (struct range_lock *lock, struct range_request *request, uint64_t
   pthread_mutex_lock (&lock->mutex);
   is_free = count_blockers (lock, first, last, mode) == 0;
   if (is_free) {
-    *request = (struct range_request) { .first = first, .last = last, .mode = mode };
+    *request
+      = (struct range_request) { .first = first, .last = last, .mode = mode, .lock = lock };
     line_join (lock, request);
   }
   pthread_mutex_unlock (&lock->mutex);
@@ -217,6 +236,9 @@ range_lock_upgrade (struct range_lock *lock, struct range_request *request, stru
   bool is_granted;
 
   CHECK (waiter);
+  order_wait (waiter, WAITS_FOR_UPGRADE);
+  hold_ends (request, RANGE_QUIESCE);
+  order_take (waiter, HOLDS_RANGE);
   pthread_mutex_lock (&lock->mutex);
   CHECK (request->is_granted && request->mode == RANGE_QUIESCE);
   list_remove (&request->link);
@@ -301,6 +323,9 @@ line_dismiss (struct range_lock *lock, const struct range_request *quiesce, stru
 void
 range_lock_downgrade (struct range_lock *lock, struct range_request *request, struct list *wake)
 {
+  hold_ends (request, RANGE_EXCLUSIVE);
+  if (request->waiter)
+    order_take (request->waiter, HOLDS_QUIESCE);
   pthread_mutex_lock (&lock->mutex);
   CHECK (request->is_granted && request->mode == RANGE_EXCLUSIVE);
   list_remove (&request->link);
@@ -315,6 +340,7 @@ range_lock_downgrade (struct range_lock *lock, struct range_request *request, st
 void
 range_lock_release (struct range_lock *lock, struct range_request *request, struct list *wake)
 {
+  hold_ends (request, request->mode);
   pthread_mutex_lock (&lock->mutex);
   CHECK (request->is_granted && !list_is_empty (&request->link));
   line_leave (lock, request, wake);
@@ -324,22 +350,13 @@ range_lock_release (struct range_lock *lock, struct range_request *request, stru
 }
 
 bool
-range_request_holds (const struct range_request *request, uint64_t first, uint64_t last,
-                     enum range_mode mode)
+range_request_holds (const struct range_request *request, const struct range_lock *lock,
+                     uint64_t first, uint64_t last, enum range_mode mode)
 {
   enum range_mode held = request->is_upgrading ? RANGE_QUIESCE : request->mode;
 
-  return (request->is_granted || request->is_upgrading) && satisfies (held, mode)
-         && request->first <= first && last <= request->last;
-}
-
-static bool
-is_covered (struct list *requests, uint64_t first, uint64_t last, enum range_mode mode)
-{
-  list_for_each (link, requests)
-    if (range_request_holds (request_of (link), first, last, mode))
-      return true;
-  return false;
+  return (request->is_granted || request->is_upgrading) && request->lock == lock
+         && satisfies (held, mode) && request->first <= first && last <= request->last;
 }
 
 bool
@@ -349,7 +366,8 @@ range_lock_is_held (struct range_lock *lock, uint64_t first, uint64_t last, enum
 
   pthread_mutex_lock (&lock->mutex);
   for (enum range_mode line = 0; line < RANGE_MODES; line++)
-    is_held |= is_covered (&lock->line[line], first, last, mode);
+    list_for_each (link, &lock->line[line])
+      is_held |= range_request_holds (request_of (link), lock, first, last, mode);
   pthread_mutex_unlock (&lock->mutex);
   return is_held;
 }

@@ -69,7 +69,8 @@ struct range_request {
   uint64_t arrival;            /* its place in line */
   uint64_t waits_since;        /* monotonic clock, ns */
   unsigned blockers;           /* requests in line that it waits for; 0 = granted */
-  struct waiter *waiter;       /* woken when granted */
+  struct waiter *waiter;       /* woken when granted; NULL: range_lock_try's */
+  struct range_lock *lock;
   struct list link;
 };
 
@@ -103,11 +104,13 @@ void range_lock_downgrade (struct range_lock *lock, struct range_request *reques
 void range_lock_release (struct range_lock *lock, struct range_request *request,
                          struct list *wake);
 
+/* For CHECKs of the op that has made REQUEST: it holds [first, last] in this mode, or in one that
+ * excludes as much.  Takes no mutex. */
+bool range_request_holds (const struct range_request *request, const struct range_lock *lock,
+                          uint64_t first, uint64_t last, enum range_mode mode);
+
 /* For CHECKs: somebody holds [first, last] in this mode, or in one that excludes as much. */
 bool range_lock_is_held (struct range_lock *lock, uint64_t first, uint64_t last,
                          enum range_mode mode);
-/* The caller's own request is granted, and holds this.  Takes no mutex. */
-bool range_request_holds (const struct range_request *request, uint64_t first, uint64_t last,
-                          enum range_mode mode);
 
 #endif

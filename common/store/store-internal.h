@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* store-internal.h - the engine's own structures: what the ops and the keeper share.
  *
- * Order of waits (an op never waits for something to the left of what it holds):
+ * Order of waits (an op never waits for something to the left of what it holds; order.h checks it):
  *
  *   admission (in flight, dirty) -> admin lock -> tail room -> range lock -> write-back
  *     -> maps lock -> upgrade of a range -> reservation -> frame being filled -> device -> gate
@@ -45,6 +45,7 @@
 #include "store/cache.h"
 #include "store/extent-map.h"
 #include "store/journal.h"
+#include "store/order.h"
 #include "store/range-lock.h"
 #include "store/request-ids.h"
 #include "store/space.h"
@@ -525,11 +526,13 @@ enum counter {
 };
 
 struct op_lock {                    /* one op at a time; the others queue */
+  enum order_wait wait;
+  enum order_hold hold;
   pthread_mutex_t mutex;
-  bool is_held;
+  struct waiter *holder;            /* NULL: nobody */
   struct list waiters;
 };
-void op_lock_init (struct op_lock *lock);
+void op_lock_init (struct op_lock *lock, enum order_wait wait, enum order_hold hold);
 bool op_lock_acquire (struct op_lock *lock, struct waiter *waiter);  /* false: queued */
 void op_lock_release (struct op_lock *lock, struct list *wake);
 

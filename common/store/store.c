@@ -225,8 +225,8 @@ store_allocate (const char *path)
   }
   btree_init (&store->catalogue, store->pool);
   pthread_rwlock_init (&store->gate, NULL);
-  op_lock_init (&store->admin_lock);
-  op_lock_init (&store->maps_lock);
+  op_lock_init (&store->admin_lock, WAITS_FOR_ADMIN_LOCK, HOLDS_ADMIN_LOCK);
+  op_lock_init (&store->maps_lock, WAITS_FOR_MAPS_LOCK, HOLDS_MAPS_LOCK);
   pthread_mutex_init (&store->disks_mutex, NULL);
   list_init (&store->disks);
   pthread_mutex_init (&store->fills_mutex, NULL);

@@ -142,6 +142,7 @@ model_write (unsigned d, uint64_t block)
   struct cache_ticket ticket;
   struct waiter waiter;
 
+  waiter_init (&waiter);
   if (!cache_charge_dirty (model.cache, 1, &waiter, &ticket)) {
     assert_true (cache_dirty_wanted (model.cache));
     assert_true (cache_charge_cancel (model.cache, &ticket, &model.wake));
@@ -523,6 +524,8 @@ test_admission_order (void **state)
   struct list wake = LIST_INIT (wake);
 
   (void) state;
+  for (unsigned i = 0; i < ARRAY_COUNT (waiters); i++)
+    waiter_init (&waiters[i]);
   assert_true (cache_charge (cache, 30, NULL, NULL));
   assert_false (cache_charge (cache, 10, &waiters[0], &tickets[0]));
   assert_false (cache_charge (cache, 1, &waiters[1], &tickets[1]));

@@ -514,9 +514,8 @@ writeback_publish_piece (struct store *store, const struct writeback_piece *piec
   struct writeback *writeback = &store->keeper.writeback;
   struct disk *disk = piece->disk;
 
-  CHECK (run->disk == disk
-         && range_request_holds (&run->range, piece->block, piece->block + piece->count - 1,
-                                 RANGE_SHARED));
+  CHECK (range_request_holds (&run->range, &disk->range_lock, piece->block,
+                              piece->block + piece->count - 1, RANGE_SHARED));
   pthread_rwlock_rdlock (&store->gate);
   if (piece->is_new || piece->was_unwritten) {
     struct extent extent = {

@@ -77,6 +77,7 @@ static const struct role roles[] = {
   { "site", "op-zero.c:zero_drop", "trim zeroes zeroes-kept", NULL },
   { "site", "op-zero.c:zero_deallocate", "trim zeroes", NULL },
   { "site", "op-zero.c:zero_set_unwritten", "zeroes-kept", NULL },
+  { "site", "op-zero.c:zero_unshare", "zeroes-kept", NULL },
   { "site", "writeback.c:writeback_lock", "write-back", NULL },
   { "site", "writeback.c:writeback_lock_more", "write-back", NULL },
   { "site", "writeback.c:writeback_publish_piece", "write-back", NULL },

@@ -584,7 +584,7 @@ put_space (struct space *space)
 static void
 put_op_lock (struct world *world, struct op_lock *lock)
 {
-  put (lock->is_held);
+  put (lock->holder != NULL);
   list_for_each (link, &lock->waiters)
     put (waiter_token (world, container_of (link, struct waiter, link)));
 }
@@ -944,24 +944,24 @@ static const struct {
   const char *name;
   size_t bytes, known;
 } structures[] = {
-  { "request", sizeof (struct request), 536 },
-  { "fill", sizeof (struct fill), 17576 },
-  { "admin", sizeof (struct admin), 1320 },
-  { "clone", sizeof (struct clone), 264 },
+  { "request", sizeof (struct request), 544 },
+  { "fill", sizeof (struct fill), 17584 },
+  { "admin", sizeof (struct admin), 1328 },
+  { "clone", sizeof (struct clone), 280 },
   { "frame", sizeof (struct frame), 128 },
   { "cache_disk", sizeof (struct cache_disk), 120 },
   { "disk", sizeof (struct disk), 1592 },
   { "range_lock", sizeof (struct range_lock), 144 },
-  { "range_request", sizeof (struct range_request), 72 },
+  { "range_request", sizeof (struct range_request), 80 },
   { "space", sizeof (struct space), 1088 },
   { "group", sizeof (struct group), 56 },
   { "journal", sizeof (struct journal), 80 },
-  { "commit", sizeof (struct commit), 4664 },
+  { "commit", sizeof (struct commit), 4672 },
   { "commit_request", sizeof (struct commit_request), 72 },
   { "writeback", sizeof (struct writeback), 8520 },
   { "checkpoint", sizeof (struct checkpoint), 616 },
-  { "keeper", sizeof (struct keeper), 9816 },
-  { "store", sizeof (struct store), 16632 },
+  { "keeper", sizeof (struct keeper), 9840 },
+  { "store", sizeof (struct store), 16680 },
   { "btree", sizeof (struct btree), 80 },
 };
 
