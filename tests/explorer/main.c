@@ -17,6 +17,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/check.h"
 #include "explorer.h"
 
 /* Stores are abandoned, as a kill does: what they had is lost, not leaked.  They are opened many
@@ -32,17 +33,35 @@ struct arguments {
   struct explorer_settings settings;
   bool is_long, is_list, is_roles, is_ok;
   char **names;
+  bool *are_known;              /* of NAMES: there is such a scenario */
 };
 
 static bool
-is_wanted (const struct scenario *scenario, const struct arguments *arguments)
+is_wanted (const struct scenario *scenario, struct arguments *arguments)
 {
+  bool is_named = false;
+
   if (*arguments->names == NULL)
     return arguments->is_long || !scenario->is_long;
-  for (char **name = arguments->names; *name != NULL; name++)
-    if (fnmatch (*name, scenario->name, 0) == 0)
-      return true;
-  return false;
+  for (unsigned i = 0; arguments->names[i] != NULL; i++)
+    if (fnmatch (arguments->names[i], scenario->name, 0) == 0)
+      is_named = arguments->are_known[i] = true;
+  return is_named;
+}
+
+/* A name that is none must not look like a scenario that went well. */
+static bool
+names_are_known (const struct arguments *arguments)
+{
+  bool are_known = true;
+
+  for (unsigned i = 0; arguments->names[i] != NULL; i++)
+    if (!arguments->are_known[i]) {
+      fprintf (stderr, "explorer: there is no scenario %s; see explorer --list\n",
+               arguments->names[i]);
+      are_known = false;
+    }
+  return are_known;
 }
 
 static void
@@ -141,6 +160,8 @@ parse (int argc, char **argv, struct arguments *arguments)
       return false;
     }
   arguments->names = argv + optind;
+  arguments->are_known = calloc (argc, sizeof *arguments->are_known);
+  CHECK (arguments->are_known != NULL);
   return true;
 }
 
@@ -175,5 +196,7 @@ main (int argc, char **argv)
   for (unsigned i = 0; i < scenario_count; i++)
     visit (&scenarios[i], &arguments);
   tables_each (visit, &arguments);
+  if (!arguments.is_list && !names_are_known (&arguments))
+    return 2;
   return arguments.is_ok ? 0 : 1;
 }
