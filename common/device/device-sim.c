@@ -141,6 +141,7 @@ flight_create (struct sim_image *image, struct sim_queue *queue, struct io *io)
   image->unkicked++;
 }
 
+/* Those submitted are in flight now. */
 static void
 submit_kick (struct queue *q)
 {
@@ -162,10 +163,8 @@ static void
 submit (struct queue *q, struct io *io)
 {
   struct sim_image *image = queue_image (q);
-  struct sim_queue *queue = sim_queue (q);
-  bool is_signal_due = false;
 
-  CHECK (!queue->is_dead);
+  CHECK (!sim_queue (q)->is_dead);
   io_check (io);
   sim_lock (image);
   overlap_check (image, io);
@@ -176,18 +175,19 @@ submit (struct queue *q, struct io *io)
   count_io (&image->counts, io);
   if (image->trace)
     image->trace (image->trace_arg, io, false);
-  flight_create (image, queue, io);
+  flight_create (image, sim_queue (q), io);
   image->submitted++;
-  if (image->options.is_threaded) {
-    submit_kick (q);
-    sim_flight_complete (image, image->flight_count - 1);
-    is_signal_due = !queue->is_signalled;
-  }
   sim_unlock (image);
-  if (is_signal_due) {
-    queue->is_signalled = true;
-    CHECK (eventfd_write (queue->event_fd, 1) == 0);
-  }
+}
+
+/* is_threaded: io are in flight, so there is something to poll, sooner or later. */
+static void
+signal_owner (struct sim_queue *queue)
+{
+  if (queue->is_signalled)
+    return;
+  queue->is_signalled = true;
+  CHECK (eventfd_write (queue->event_fd, 1) == 0);
 }
 
 static void
@@ -198,6 +198,33 @@ kick (struct queue *q)
   sim_lock (image);
   submit_kick (q);
   sim_unlock (image);
+  if (image->options.is_threaded && q->in_flight > 0)
+    signal_owner (sim_queue (q));
+}
+
+/* is_threaded: of what is in flight some ends now, in any order, and some later, so that other
+ * threads get between. */
+static void
+complete_some (struct queue *q)
+{
+  struct sim_image *image = queue_image (q);
+  struct sim_queue *queue = sim_queue (q);
+  bool is_more = false;
+
+  sim_lock (image);
+  for (unsigned at = image->flight_count; at > 0; at--) {
+    struct flight *flight = &image->flights[at - 1];
+
+    if (flight->queue != queue || !flight->is_kicked)
+      continue;
+    if (sim_draw_below (image, 2) == 0)
+      sim_flight_complete (image, at - 1);
+    else
+      is_more = true;
+  }
+  sim_unlock (image);
+  if (is_more)
+    signal_owner (queue);
 }
 
 static unsigned
@@ -214,7 +241,8 @@ poll (struct queue *q)
     CHECK (eventfd_read (queue->event_fd, &value) == 0);
     queue->is_signalled = false;
   }
-  /* What `done` submits may complete at once (is_threaded): not in this turn. */
+  if (queue_image (q)->options.is_threaded && q->in_flight > 0)
+    complete_some (q);
   list_splice (&completed, &queue->completed);
   while ((link = list_take (&completed))) {
     struct io *io = container_of (link, struct io, link);
@@ -235,15 +263,18 @@ wait (struct queue *q)
   CHECK (q->in_flight > 0);
   kick (q);
   if (list_is_empty (&queue->completed)) {
-    uint64_t choice = sim_draw_below (image, q->in_flight);
+    uint64_t choice;
     unsigned at = 0;
 
+    sim_lock (image);
+    choice = sim_draw_below (image, q->in_flight);
     for (;; at++) {
       CHECK (at < image->flight_count);
       if (image->flights[at].queue == queue && choice-- == 0)
         break;
     }
     sim_flight_complete (image, at);
+    sim_unlock (image);
   }
   poll (q);
 }

@@ -16,8 +16,8 @@
  * has grown may be shorter again after a power cut.
  *
  * The image outlives the device: sim_image_create, then any number of sim_device_create / crash /
- * create on it.  One thread only, no locks, except with is_threaded (a mutex; completions are
- * immediate: for TSan runs).
+ * create on it.  One thread only, no locks, except with is_threaded: then there is a mutex, and what
+ * is in flight ends by itself, in any order, when its queue is polled, or polled again.
  */
 #ifndef LACUNA_DEVICE_SIM_H
 #define LACUNA_DEVICE_SIM_H
