@@ -57,6 +57,10 @@ bool context_has_more (const struct context *context);
 /* Blocks until context_fd is readable or TIMEOUT_MS has passed (-1: no limit). */
 void context_wait (struct context *context, int timeout_ms);
 
+/* Ends the owner's context_wait, or its next one, unless there is a context_run before; any
+ * thread. */
+void context_signal (struct context *context);
+
 /* Runs and waits until *FLAG is true. */
 void context_run_until (struct context *context, const _Atomic bool *flag);
 

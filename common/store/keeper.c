@@ -654,7 +654,7 @@ keeper_thread (void *arg)
   uint64_t next_tick = keeper_clock_ms () + KEEPER_TICK_MS;
 
   op_enter_context (keeper->context);
-  while (!atomic_load (&keeper->is_stopping)) {
+  for (;;) {
     uint64_t now = keeper_clock_ms ();
 
     if (now >= next_tick) {
@@ -662,6 +662,8 @@ keeper_thread (void *arg)
       keeper_tick (store);
     }
     context_run (keeper->context);
+    if (atomic_load (&keeper->is_stopping))
+      break;
     now = keeper_clock_ms ();
     if (now < next_tick)
       context_wait (keeper->context, next_tick - now);
@@ -689,7 +691,8 @@ keeper_stop_thread (struct store *store)
   if (!keeper->has_thread)
     return;
   atomic_store (&keeper->is_stopping, true);
-  keeper_kick (store);
+  /* Not a kick: one that meets the keeper's op at work wakes nobody who waits after it. */
+  context_signal (keeper->context);
   pthread_join (keeper->thread, NULL);
   keeper->has_thread = false;
 }
