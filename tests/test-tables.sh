@@ -3,6 +3,7 @@
 # Whatever the engine has that populates the cache, uses mappings or deallocates stands in the explorer's tables
 # (tests/explorer/tables.c, roles.c): every kind of request, every op, every function that locks a range, puts frames into
 # the cache or drops them, or changes a map.  A new one fails here until it has its row, or its reason for having none.
+# The table of the threads (tests/pairs/table.c) has the same rows.
 
 source "${top_srcdir:-.}/tests/functions.sh"
 
@@ -48,3 +49,5 @@ missing=$(comm -23 "$tmp/engine" "$tmp/known")
 gone=$(comm -13 "$tmp/engine" "$tmp/known")
 [ -z "$missing" ] || fail "not in tests/explorer/roles.c: $missing"
 [ -z "$gone" ] || fail "in tests/explorer/roles.c, but not in the engine: $gone"
+rows=$(diff <("$top_builddir/tests/explorer/explorer" --rows | sort) <("$top_builddir/tests/pairs/pairs" --rows | sort)) ||
+  fail "the tables of tests/explorer and tests/pairs differ: $rows"

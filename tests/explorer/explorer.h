@@ -72,6 +72,7 @@ extern const unsigned scenario_count, race_count;
 void tables_each (void (*visit) (const struct scenario *scenario, void *arg), void *arg);
 
 bool tables_has_row (const char *name);
+void tables_print_rows (void);
 /* roles.c: what in the engine each row stands for.  False: there is no such row. */
 bool roles_print (void);
 

@@ -7,7 +7,9 @@
  *               must be the same
  *   --max N     gives up a scenario after N runs
  *   --trace     tells each step
+ *   --first     the first one that fails is the last
  *   --list      only names them
+ *   --rows      names the rows of the tables
  *   --roles     says what in the engine the rows of the tables stand for */
 #include <fnmatch.h>
 #include <getopt.h>
@@ -31,7 +33,7 @@ __asan_default_options (void)
 
 struct arguments {
   struct explorer_settings settings;
-  bool is_long, is_list, is_roles, is_ok;
+  bool is_long, is_list, is_roles, is_first_only, is_ok;
   char **names;
   bool *are_known;              /* of NAMES: there is such a scenario */
 };
@@ -128,7 +130,8 @@ parse (int argc, char **argv, struct arguments *arguments)
     { "trace", no_argument, NULL, 't' },   { "list", no_argument, NULL, 'l' },
     { "max", required_argument, NULL, 'm' }, { "full", no_argument, NULL, 'f' },
     { "compare", required_argument, NULL, 'c' }, { "long", no_argument, NULL, 'L' },
-    { "roles", no_argument, NULL, 'r' },
+    { "first", no_argument, NULL, 'F' },   { "roles", no_argument, NULL, 'r' },
+    { "rows", no_argument, NULL, 'R' },
     { NULL, 0, NULL, 0 },
   };
   int option;
@@ -153,6 +156,12 @@ parse (int argc, char **argv, struct arguments *arguments)
     case 'r':
       arguments->is_roles = true;
       break;
+    case 'F':
+      arguments->is_first_only = true;
+      break;
+    case 'R':
+      tables_print_rows ();
+      exit (0);
     case 'l':
       arguments->is_list = true;
       break;
@@ -174,7 +183,7 @@ visit (const struct scenario *scenario, void *arg)
 
   if (arguments->is_list)
     printf ("%-32s %s%s\n", scenario->name, scenario->about, scenario->is_long ? " (long)" : "");
-  else if (is_wanted (scenario, arguments))
+  else if (is_wanted (scenario, arguments) && (arguments->is_ok || !arguments->is_first_only))
     arguments->is_ok &= run (scenario, &arguments->settings, &result)
                         && compare (scenario, &arguments->settings, &result);
 }

@@ -400,6 +400,15 @@ tables_has_row (const char *name)
 }
 
 void
+tables_print_rows (void)
+{
+  for (unsigned p = 0; p < ARRAY_COUNT (populators); p++)
+    printf ("populator %s\n", populators[p].name);
+  for (unsigned i = 0; i < ARRAY_COUNT (invalidators); i++)
+    printf ("invalidator %s\n", invalidators[i].name);
+}
+
+void
 tables_each (void (*visit) (const struct scenario *scenario, void *arg), void *arg)
 {
   for (unsigned p = 0; p < ARRAY_COUNT (populators); p++)

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* delays.c - threads that stop for a moment at the steps that matter, so that others get between
- * them: linked in the place of the functions that lock ranges, look maps up and change them, put
- * frames into the cache and take them out (ld --wrap). */
+/* delays.c - threads that stop for a moment between the steps of ops, and within them where it
+ * matters, so that others get between: linked in the place of op_run, and of the functions that
+ * lock ranges, look maps up and change them, put frames into the cache and take them out
+ * (ld --wrap). */
 #include <sched.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "sim.h"
 #include "store/store-internal.h"
 
-/* One call in so many is held up. */
+/* One call in so many is held up, and of these one in so many for long. */
 #define DELAY_EVERY 16
 #define DELAY_SPINS 2000
+#define SLEEP_EVERY 16
+#define SLEEP_NS 100000
 
 static _Atomic bool are_on;
 
@@ -20,21 +24,52 @@ delays_switch (bool on)
   atomic_store (&are_on, on);
 }
 
+/* Each thread has other numbers. */
+static uint32_t
+draw (void)
+{
+  static _Atomic uint32_t threads;
+  static _Thread_local uint32_t state;
+
+  if (state == 0)
+    state = (atomic_fetch_add (&threads, 1) + 1) * 2654435761;
+  state ^= state << 13;
+  state ^= state >> 17;
+  return state ^= state << 5;
+}
+
 static void
 delay (void)
 {
-  static _Thread_local uint32_t state = 2463534242;
+  uint32_t number;
 
   if (!atomic_load_explicit (&are_on, memory_order_relaxed))
     return;
-  state ^= state << 13;
-  state ^= state >> 17;
-  state ^= state << 5;
-  if (state % DELAY_EVERY != 0)
+  number = draw ();
+  if (number % DELAY_EVERY != 0)
     return;
+  number /= DELAY_EVERY;
+  if (number % SLEEP_EVERY == 0) {
+    struct timespec time = { .tv_nsec = number / SLEEP_EVERY % SLEEP_NS };
+
+    nanosleep (&time, NULL);
+    return;
+  }
   sched_yield ();
-  for (volatile unsigned i = 0; i < state / DELAY_EVERY % DELAY_SPINS; i++)
+  for (volatile unsigned i = 0; i < number / SLEEP_EVERY % DELAY_SPINS; i++)
     continue;
+}
+
+bool __real_op_run (struct op *op, unsigned steps_max);
+bool __wrap_op_run (struct op *op, unsigned steps_max);
+
+/* One step: the next one comes after what else is ready. */
+bool
+__wrap_op_run (struct op *op, unsigned steps_max)
+{
+  (void) steps_max;
+  delay ();
+  return __real_op_run (op, 1);
 }
 
 #define DELAYED(type, name, parameters, arguments)                                                 \
