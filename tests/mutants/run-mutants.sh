@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# run-mutants.sh [--list] [NAME...]: breaks the engine in one line at a time, and sees that the explorer or the simulator says so.
-# Without names: all.  Nothing in the source tree is touched.
+# run-mutants.sh [--list] [--by DETECTOR] [NAME...]: breaks the engine in one line at a time, and sees that the explorer,
+# the simulator or a unit test says so.  Without names: all.  --by: that DETECTOR shall, whatever the list says.  Nothing in
+# the source tree is touched.
 set -u
 
 top=${top_srcdir:-$(cd "$(dirname "$0")/../.." && pwd)}
@@ -24,55 +25,60 @@ trim() { sed 's/^ *//; s/ *$//'; }
 build_base() {
   local source object
   mkdir -p "$scratch/base"
-  for source in "$top"/common/{base,device,store}/*.c "$top"/tests/sim/*.c "$top"/tests/explorer/*.c; do
-    case ${source##*/} in
-    test-kill-reuse.c | test-damaged.c | test-hole.c | test-rot.c | test-counts.c | test-cache.c | test-clone.c | test-shift.c | test-btree.c | test-extent-map.c | test-range-lock.c) ;;
-    test-* | starve.c) continue ;;
-    esac
+  for source in "$top"/common/{base,device,store}/*.c "$top"/tests/{sim,explorer,pairs}/*.c; do
     object=${source#"$top"/}
+    case $object in
+    */test-* | */starve.c | */workloads.c) grep -q "| ${source##*/}" <(sed 's/ *$/.c/' "$list") || continue ;;
+    esac
     printf '%s\0%s\0' "$source" "$scratch/base/${object//\//-}.o"
   done | xargs -0 -n 2 -P "$(nproc)" sh -c "$compiler $flags"' -c "$1" -o "$2"' compile || exit 1
+  archive engine 'common-*'
+  archive world 'tests-sim-*'
+}
+
+# archive NAME PATTERN: of the objects, but for those that only one program has.
+archive() {
+  find "$scratch/base" -name "$2.o" ! -name '*-test-*' ! -name 'tests-sim-sim.c.o' ! -name 'tests-sim-threads.c.o' \
+    ! -name 'tests-sim-delays.c.o' -exec ar rc "$scratch/$1.a" {} +
 }
 
 # What PROGRAM has its own versions of, as the Makefile says.
 wraps() {
   local variable=tests_[a-z]*_${1//-/_}_LDFLAGS
-  [ "$1" != sim ] || variable=delay_wraps
+  case $1 in sim | pairs) variable=delay_wraps ;; esac
   sed -n "/^$variable/,/[^\\\\]$/p" "$top/Makefile.am" | grep -o -- '-Wl,[^ ]*'
 }
 
-# link OBJECT-DIRECTORY PROGRAM
+# link OBJECT PROGRAM: what OBJECT defines comes before the engine's own.
 link() {
-  local objects=() object
-  for object in "$1"/*.o; do
-    case $2:${object##*/} in
-    sim:tests-sim-sim.c.o | sim:tests-sim-threads.c.o | sim:tests-sim-delays.c.o) ;;
-    explorer:tests-explorer-* | $2:tests-sim-"$2".c.o | $2:common-store-"$2".c.o) ;;
-    *:tests-sim-sim.c.o | *:tests-sim-threads.c.o | *:tests-sim-delays.c.o | *:tests-sim-starve.c.o | *:tests-explorer-*) continue ;;
-    *:tests-sim-test-* | *:common-store-test-* | *:tests-sim-workloads.c.o) continue ;;
-    test-cache:tests-* | test-clone:tests-* | test-shift:tests-* | test-btree:tests-* | test-extent-map:tests-* | test-range-lock:tests-*) continue ;;
-    esac
-    objects+=("$object")
-  done
-  $compiler -o "$1/$2" "${objects[@]}" $(wraps "$2") $libraries
+  local base=$scratch/base own archives=("$scratch/world.a" "$scratch/engine.a")
+  case $2 in
+  explorer) own=("$base"/tests-explorer-*.o) ;;
+  sim) own=("$base"/tests-sim-{sim,threads,delays}.c.o) ;;
+  pairs) own=("$base"/tests-pairs-*.o "$base"/tests-sim-delays.c.o) archives=("$scratch/engine.a") ;;
+  *) own=("$base"/*-"$2".c.o) ;;
+  esac
+  # Unit tests have a world of their own.
+  case ${own[0]##*/} in common-*) archives=("$scratch/engine.a") ;; esac
+  $compiler -o "${1%/*}/$2" "$1" "${own[@]}" $(wraps "$2") -Wl,--start-group "${archives[@]}" -Wl,--end-group $libraries
 }
 
 # run_one NAME FILE EDIT DETECTOR: 0 if the mutant was caught.
 run_one() {
-  local name=$1 file=$2 edit=$3 detector=$4 dir=$scratch/$1 status begun=$SECONDS
+  local name=$1 file=$2 edit=$3 detector=$4 dir=$scratch/$1 status begun=$SECONDS first=
   mkdir -p "$dir"
-  ln -s "$scratch"/base/*.o "$dir"
   sed "$edit" "$top/common/$file" >"$dir/${file##*/}"
   if cmp -s "$top/common/$file" "$dir/${file##*/}"; then
     echo "FAIL $name: the edit changes nothing any more"
     return 1
   fi
-  rm "$dir/common-${file//\//-}.o"
-  if ! $compiler $flags -w -I"$top/common/${file%/*}" -c "$dir/${file##*/}" -o "$dir/common-${file//\//-}.o" || ! link "$dir" "${detector%% *}"; then
+  if ! $compiler $flags -w -I"$top/common/${file%/*}" -c "$dir/${file##*/}" -o "$dir/mutant.o" || ! link "$dir/mutant.o" "${detector%% *}"; then
     echo "FAIL $name: it does not compile"
     return 1
   fi
-  (cd "$dir" && timeout 120 ./$detector) >"$dir/output" 2>/dev/null
+  # The first scenario or history that says so is enough.
+  case $detector in explorer* | sim\ *) first=--first ;; esac
+  { (cd "$dir" && timeout 120 ./$detector $first) >"$dir/output"; } 2>/dev/null
   status=$?
   case $status:$detector in
   2:test-kill-reuse* | 2:test-hole*) ;;
@@ -97,13 +103,18 @@ if [ "${1-}" = --list ]; then
   grep -v '^#' "$list" | cut -d'|' -f1 | trim | grep .
   exit 0
 fi
+by=
+if [ "${1-}" = --by ]; then
+  by=$2
+  shift 2
+fi
 build_base
 failed=0
 while read -r line; do
   case $line in '' | '#'*) continue ;; esac
   name=$(cut -d'|' -f1 <<<"$line" | trim)
   file=$(cut -d'|' -f2 <<<"$line" | trim)
-  detector=$(sed 's/.*|//' <<<"$line" | trim)
+  detector=${by:-$(sed 's/.*|//' <<<"$line" | trim)}
   edit=$(sed 's/^[^|]*|[^|]*|//; s/|[^|]*$//' <<<"$line" | trim)
   if [ $# -gt 0 ]; then
     case " $* " in *" $name "*) ;; *) continue ;; esac

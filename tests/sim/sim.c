@@ -3,11 +3,12 @@
  * judged, continued.
  *
  *   sim [--seed N] [--runs N] [--ops N] [--kind kill|power|mixed] [--faults] [--trace]
+ *       [--first]
  *   sim --threads N [--seed N] [--runs N] [--ops N]
  *
  * Each run has a seed of its own, from N on, which says everything: the store's size, the cache's,
  * what is asked for how often, and what happens when.  A violation prints the seed; --seed N --runs
- * 1 --trace shows its history.
+ * 1 --trace shows its history.  --first: the first violation is the last.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -32,7 +33,7 @@ struct settings {
   uint64_t seed, runs, ops;
   unsigned threads;
   enum { KIND_MIXED, KIND_KILL, KIND_POWER } kind;
-  bool has_faults, is_traced;
+  bool has_faults, is_traced, is_first_only;
 };
 
 /* What one run is like. */
@@ -310,7 +311,9 @@ run_all (const struct settings *settings)
   struct world_totals totals = { 0 };
   unsigned violations = 0;
 
-  for (uint64_t seed = settings->seed; seed < settings->seed + settings->runs; seed++) {
+  for (uint64_t seed = settings->seed;
+       seed < settings->seed + settings->runs && (!settings->is_first_only || violations == 0);
+       seed++) {
     struct swarm swarm;
     struct world *world;
 
@@ -364,7 +367,8 @@ main (int argc, char **argv)
     { "seed", required_argument, NULL, 's' },  { "runs", required_argument, NULL, 'r' },
     { "ops", required_argument, NULL, 'o' },   { "kind", required_argument, NULL, 'k' },
     { "faults", no_argument, NULL, 'f' },      { "trace", no_argument, NULL, 't' },
-    { "threads", required_argument, NULL, 'T' }, { NULL, 0, NULL, 0 },
+    { "threads", required_argument, NULL, 'T' }, { "first", no_argument, NULL, 'F' },
+    { NULL, 0, NULL, 0 },
   };
   struct settings settings = { .seed = 1, .runs = 100, .ops = 400 };
   int option;
@@ -386,6 +390,9 @@ main (int argc, char **argv)
       break;
     case 'f':
       settings.has_faults = true;
+      break;
+    case 'F':
+      settings.is_first_only = true;
       break;
     case 't':
       settings.is_traced = true;
