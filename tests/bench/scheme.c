@@ -18,6 +18,8 @@
  * write.  What is printed are medians of the rounds, of a clock that is read around each request;
  * ratios are those of one round, and then the median.  A reader that is kept waiting begins no
  * other request meanwhile, so long waits weigh little in percentiles: the rate of READs tells them.
+ * Where about one in a hundred waits for a processor, p99 is one such wait, or none; how many they
+ * are (slow: longer than half a millisecond) says more.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -48,6 +50,7 @@
 /* A histogram of times in ns: 128 buckets for each power of two, less than 1 % wide. */
 #define SUBS 256
 #define BUCKETS (SUBS * 30)
+#define SLOW_NS 500000
 
 enum disturbance { QUIET, OTHER_DISK, SAME_DISK };
 
@@ -84,7 +87,7 @@ struct client {
 
 /* Of one variant in one round: RATE and REWRITTEN (pieces) are per second. */
 struct result {
-  double p50_us, p99_us, rate, hit_share, rewritten;
+  double p50_us, p99_us, slow_share, rate, hit_share, rewritten;
 };
 
 static uint64_t
@@ -121,6 +124,19 @@ percentile (const struct client *clients, unsigned count, double share)
       return (double) ((uint64_t) (i % SUBS) << i / SUBS) / 1000;
   }
   return 0;
+}
+
+static double
+slow_share (const struct client *clients, unsigned count)
+{
+  uint64_t all = 0, slow = 0;
+
+  for (unsigned c = 0; c < count; c++) {
+    all += clients[c].count;
+    for (unsigned i = bucket_of (SLOW_NS); i < BUCKETS; i++)
+      slow += clients[c].times[i];
+  }
+  return (double) slow / (double) MAX (all, 1);
 }
 
 /* --- requests --- */
@@ -357,6 +373,7 @@ measure (const struct variant *variant, bool hits, unsigned readers)
   result.hit_share = (double) hit / (double) MAX (hit + missed, 1);
   result.p50_us = percentile (clients, readers, 0.5);
   result.p99_us = percentile (clients, readers, 0.99);
+  result.slow_share = slow_share (clients, readers);
   return result;
 }
 
@@ -410,12 +427,14 @@ measure_all (bool hits, unsigned readers)
     }
   snprintf (title, sizeof title, "%s, %u thread%s", hits ? "hits" : "misses", readers,
             readers == 1 ? "" : "s");
-  printf ("\n%-19s p50  of alone       p99        READs     hits    rewritten\n", title);
+  printf ("\n%-19s p50  of alone       p99    slow        READs     hits    rewritten\n", title);
   for (unsigned v = 0; v < VARIANTS; v++)
-    printf (" %-13s %7.2f us  %6.3f %9.2f us %9.0f/s %6.1f %% %6.0f MiB/s\n", variants[v].name,
+    printf (" %-13s %7.2f us  %6.3f %9.2f us %4.1f %% %9.0f/s %6.1f %% %6.0f MiB/s\n",
+            variants[v].name,
             median_of (results[v], offsetof (struct result, p50_us)),
             median_ratio (results[v], results[0]),
             median_of (results[v], offsetof (struct result, p99_us)),
+            median_of (results[v], offsetof (struct result, slow_share)) * 100,
             median_of (results[v], offsetof (struct result, rate)),
             median_of (results[v], offsetof (struct result, hit_share)) * 100,
             median_of (results[v], offsetof (struct result, rewritten)) * PIECE_BYTES / MIB);
