@@ -349,21 +349,26 @@ write_publish_blocks (struct request *request, uint64_t *tokens)
  * may be written in place.  The lock is given up while waiting:
  * the commit may need write-back of this very range, behind a TRIM that waits for us. */
 static enum op_next
-write_no_space (struct request *request, uint64_t needs)
+write_no_space (struct request *request, uint64_t needs, int error)
 {
   struct op *op = &request->op;
   struct store *store = request->disk->store;
-  int error = store_promise_error (store, needs);
   struct space_counts counts;
+  bool has_room;
 
   write_unlock (request);
   space_get_counts (store->space, &counts);
+  /* Freed since then. */
+  has_room = counts.free >= counts.reserved + needs
+             && atomic_load (&store->host_room) >= (int64_t) needs;
   if (error != -ENOSPC)
     return write_fail (request, error);
-  if ((counts.pending == 0 && counts.discarding == 0 && counts.unshared == 0)
+  if ((!has_room && counts.pending == 0 && counts.discarding == 0 && counts.unshared == 0)
       || request->retries++ == WRITE_RETRIES_MAX)
     return write_fail (request, -ENOSPC);
   op->stage = WRITE_LOCK;
+  if (has_room)
+    return OP_MORE;
   op_expect (op);
   if (counts.pending == 0 && counts.unshared == 0 && keeper_wait_discard (store, &op->waiter))
     return OP_WAIT;
@@ -378,6 +383,7 @@ write_publish (struct request *request)
   struct store *store = request->disk->store;
   uint64_t tokens, left;
   enum op_next next;
+  int error;
 
   if (request->offset + request->length > disk_size (request->disk)) {
     write_unlock (request);
@@ -387,11 +393,13 @@ write_publish (struct request *request)
                               request_first_block (request) + request->at,
                               request->fill->range.last, RANGE_WRITE));
   tokens = write_needs (request, false);
-  if (!store_promise (store, tokens)) {
+  error = store_promise (store, tokens);
+  if (error != 0) {
     tokens = write_needs (request, true);
-    if (!store_promise (store, tokens))
-      return write_no_space (request, tokens);
+    error = store_promise (store, tokens);
   }
+  if (error != 0)
+    return write_no_space (request, tokens, error);
   left = tokens;
   next = write_publish_blocks (request, &left);
   store_unpromise (store, left);

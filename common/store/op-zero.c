@@ -382,10 +382,10 @@ zero_keep_extent (struct disk *disk, struct extent extent, unsigned *items, stru
 {
   struct store *store = disk->store;
   bool needs_space = store_needs_space (store, &extent);
-  bool is_promised = needs_space && space_reserve (store->space, extent.length);
+  int error = needs_space ? space_reserve (store->space, extent.length) : 0;
 
-  if (needs_space && !is_promised && !zero_has_dirty (disk, &extent))
-    return store_promise_error (store, extent.length);
+  if (error != 0 && !zero_has_dirty (disk, &extent))
+    return error;
   /* Dirty frames over unwritten or no extents have nothing to be logged but their
    * copies in the journal. */
   *items -= zero_retire (disk, extent.block, extent.length);
@@ -395,8 +395,10 @@ zero_keep_extent (struct disk *disk, struct extent extent, unsigned *items, stru
       zero_unshare (disk, &extent);
       --*items;
     }
-    if (!is_promised && !space_reserve (store->space, extent.length))
-      return store_promise_error (store, extent.length);
+    if (error != 0)
+      error = space_reserve (store->space, extent.length);
+    if (error != 0)
+      return error;
     return zero_allocate (disk, &extent, items);
   }
   if (extent.state == EXTENT_WRITTEN) {

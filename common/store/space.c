@@ -5,6 +5,7 @@
  * reserved ones.  So memory is needed where a promise is given, which may be refused, and not
  * where it is kept.  The one exception is space_reserve_again, which cannot refuse.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -257,19 +258,21 @@ space_mark_undiscarded (struct space *space, uint64_t end)
 
 /* --- promises --- */
 
-bool
+int
 space_reserve (struct space *space, uint64_t count)
 {
   struct space_counts *counts = &space->counts;
-  bool ok;
+  int error = 0;
 
   pthread_mutex_lock (&space->mutex);
-  ok = counts->reserved <= counts->free && count <= counts->free - counts->reserved
-       && space_open_enough (space, counts->reserved + count);
-  if (ok)
+  if (counts->reserved > counts->free || count > counts->free - counts->reserved)
+    error = -ENOSPC;
+  else if (! space_open_enough (space, counts->reserved + count))
+    error = -ENOMEM;
+  else
     counts->reserved += count;
   pthread_mutex_unlock (&space->mutex);
-  return ok;
+  return error;
 }
 
 void

@@ -84,9 +84,9 @@ bool space_mark_node (struct space *space, uint64_t place);
 void space_mark_undiscarded (struct space *space, uint64_t end);
 
 /* --- promises --- */
-/* Sets COUNT blocks aside; false: not enough free (-ENOSPC).  Reserved blocks are always
- * allocatable. */
-bool space_reserve (struct space *space, uint64_t count);
+/* Sets COUNT blocks aside.  0; -ENOSPC: not enough are free; -ENOMEM: there is no memory to keep
+ * count of them.  Reserved blocks are always allocatable. */
+int space_reserve (struct space *space, uint64_t count);
 void space_unreserve (struct space *space, uint64_t count);
 /* For dirty blocks found at recovery, whose promise was given by an earlier process: never fails.
  * Mark what the maps use first. */

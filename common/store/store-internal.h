@@ -603,16 +603,14 @@ bool store_is_failed (struct store *store);
 bool store_arena_path_wanted (struct store *store, const struct store_options *options,
                               char *path);
 /* Promises COUNT blocks to dirty blocks: in the store's own space, and as far as can be known on
- * the host's file system, where others write too.  False: there are not so many.  unpromise takes
- * back what was not used. */
-bool store_promise (struct store *store, uint64_t count);
+ * the host's file system, where others write too.  0, or as space_reserve.  unpromise takes back what
+ * was not used. */
+int store_promise (struct store *store, uint64_t count);
 void store_unpromise (struct store *store, uint64_t count);
 /* Whether what is written to the first blocks of EXTENT, a part of a map or of a hole, goes to a
  * new place: it has none, or not for itself alone.  EXTENT is clipped to those blocks of which the
  * answer is true. */
 bool store_needs_space (struct store *store, struct extent *extent);
-/* Why not: -ENOSPC, or -ENOMEM where there is space, but no memory to keep count of it. */
-int store_promise_error (struct store *store, uint64_t count);
 /* How much the host has left; once per tick. */
 void store_look_at_host (struct store *store);
 /* How full the store is: of its capacity, or of what the host can still hold, whichever is the

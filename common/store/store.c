@@ -103,28 +103,20 @@ store_full_percent (struct store *store)
   return percent;
 }
 
-bool
+int
 store_promise (struct store *store, uint64_t count)
 {
+  int error = 0;
+
   if (count == 0)
-    return true;
-  if (atomic_fetch_sub (&store->host_room, count) >= (int64_t) count
-      && space_reserve (store->space, count))
-    return true;
-  atomic_fetch_add (&store->host_room, count);
-  return false;
-}
-
-int
-store_promise_error (struct store *store, uint64_t count)
-{
-  struct space_counts counts;
-
-  space_get_counts (store->space, &counts);
-  return counts.free >= counts.reserved + count
-             && atomic_load (&store->host_room) >= (int64_t) count
-           ? -ENOMEM
-           : -ENOSPC;
+    return 0;
+  if (atomic_fetch_sub (&store->host_room, count) < (int64_t) count)
+    error = -ENOSPC;
+  if (error == 0)
+    error = space_reserve (store->space, count);
+  if (error != 0)
+    atomic_fetch_add (&store->host_room, count);
+  return error;
 }
 
 void

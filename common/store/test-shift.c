@@ -716,7 +716,7 @@ test_many_extents (void **state)
   assert_int_equal (admin_run (ADMIN_INSERT, 0, 4 * extents), 0);
   for (uint64_t i = 0; i < extents; i++) {
     extent = (struct extent) { first + 2 * i, 1, 0, EXTENT_UNWRITTEN };
-    assert_true (space_reserve (store->space, 1));
+    assert_int_equal (space_reserve (store->space, 1), 0);
     assert_int_equal (space_allocate (store->space, disk->id, 0, 1, &extent.place), 1);
     assert_int_equal (extent_map_reserve (&disk->map, 1), 0);
     extent_map_set (&disk->map, &extent, NULL, NULL);

@@ -90,7 +90,7 @@ step_allocate (struct model *model)
 {
   uint64_t left = 1 + random_below (60), length, place;
 
-  if (!space_reserve (model->space, left))
+  if (space_reserve (model->space, left) != 0)
     return;
   for (; left > 0; left -= length) {
     length = space_allocate (model->space, 1, random_below (BLOCKS), left, &place);
@@ -298,7 +298,7 @@ test_private_when_durable (void **state)
   uint64_t place, length = 4, batch;
 
   (void) state;
-  assert_true (space_reserve (space, 4));
+  assert_int_equal (space_reserve (space, 4), 0);
   assert_int_equal (space_allocate (space, 1, 0, 4, &place), 4);
   assert_true (space_is_private (space, place, &length));
   space_share (space, place, 3);

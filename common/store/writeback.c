@@ -384,7 +384,7 @@ writeback_place_part (struct store *store, struct disk *disk, const struct exten
   if (needs_space)
     writeback_place_new (store, disk, extent->block, first, count);
   else if (atomic_load (&disk->has_write_error) && writeback_blames_place (disk->write_error)
-           && space_reserve (store->space, count))
+           && space_reserve (store->space, count) == 0)
     /* The place may be what failed: elsewhere, then. */
     writeback_allocate (store, disk, extent->block, first, count, true);
   else {
@@ -555,7 +555,7 @@ writeback_fail_piece (struct store *store, const struct writeback_piece *piece, 
   /* The place that failed is left out of use, if there are others; else it is tried again. */
   if (piece->is_new
       && (piece->is_moved || !writeback_blames_place (error)
-          || !space_reserve (store->space, piece->count))) {
+          || space_reserve (store->space, piece->count) != 0)) {
     space_unallocate (store->space, piece->place, piece->count);
     if (piece->is_moved)
       space_unreserve (store->space, piece->count);

@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* test-hole.c - two threads write parts of one block that has no place yet, and the first is held
- * up where it has found neither a frame nor a place, before it puts zeros into the cache for the
- * rest of the block.  Meanwhile the second writes its part, and that is written back, and evicted.
- * The first must see that the block is no hole any more.
+/* test-hole.c - two threads, the first of which is held up between two lines of a step.
  *
- * The threads take turns; the first one waits in the place of cache_fill_begin (ld --wrap).
+ * Hole: both write parts of one block that has no place yet.  The first has found neither a frame
+ * nor a place, and is about to put zeros into the cache for the rest of the block.  Meanwhile the
+ * second writes its part, and that is written back, and evicted.  The first must see that the block
+ * is no hole any more.
+ *
+ * Freed: the first was refused space, and is about to look whether there will be some.  Meanwhile
+ * the second gives back what it has, durably.  The first must not fail: least of all as if it were
+ * memory that is missing, since there is space.
+ *
+ * The threads take turns; the first one waits in the place of cache_fill_begin, or, after
+ * space_reserve, of space_get_counts (ld --wrap).
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -19,7 +26,9 @@
 #define TURNS_MAX 200000
 
 static struct world *world;
-static bool is_armed;
+static bool is_armed;           /* for the hole; */
+static bool is_freeing;         /* for what is freed */
+static bool is_refused;         /* a promise */
 
 /* The store is abandoned at the end, as a kill does: what it had is lost, not leaked. */
 const char *__asan_default_options (void);
@@ -58,6 +67,17 @@ do_request (enum request_kind kind, uint64_t offset, uint64_t length)
     CHECK (turns < TURNS_MAX && world_turn (world));
 }
 
+static void
+let_second_run (void *(*main) (void *))
+{
+  pthread_t second;
+
+  CHECK (pthread_create (&second, NULL, main, NULL) == 0);
+  CHECK (pthread_join (second, NULL) == 0);
+}
+
+/* --- hole --- */
+
 static void *
 write_beside (void *arg)
 {
@@ -86,17 +106,14 @@ __wrap_cache_fill_begin (struct cache *cache, struct cache_disk *disk, uint64_t 
                          struct frame *fresh, struct frame **found)
 {
   if (is_armed && block == 0) {
-    pthread_t second;
-
     is_armed = false;
-    CHECK (pthread_create (&second, NULL, write_beside, NULL) == 0);
-    CHECK (pthread_join (second, NULL) == 0);
+    let_second_run (write_beside);
   }
   return __real_cache_fill_begin (cache, disk, block, fresh, found);
 }
 
-int
-main (void)
+static bool
+test_hole (void)
 {
   struct world_options options = {
     .seed = 1,
@@ -107,9 +124,6 @@ main (void)
   };
   bool is_ok;
 
-  setvbuf (stdout, NULL, _IOLBF, 0);
-  world_log_nothing ();
-  world_handle_signals ();
   world = world_create (&options);
   is_ok = !world->is_failed && world_create_disk (world, 0, BLOCKS * BLOCK_SIZE)
           && world_settle (world);
@@ -122,7 +136,85 @@ main (void)
   CHECK (!is_ok || !is_armed);
   is_ok = is_ok && world_request (world, 0, 0, REQUEST_READ, 0, 0, BLOCK_SIZE)
           && world_settle (world) && world_reopen (world);
-  printf ("%s test-hole\n", is_ok ? "ok" : "FAIL");
   world_destroy (world);
+  return is_ok;
+}
+
+/* --- freed --- */
+
+static void *
+free_block (void *arg)
+{
+  CHECK (world_request (world, 1, 0, REQUEST_TRIM, REQUEST_FUA, 0, BLOCK_SIZE));
+  for (unsigned turns = 0; world->busy > 1; turns++)
+    CHECK (turns < TURNS_MAX && world_turn (world));
+  return arg;
+}
+
+int __real_space_reserve (struct space *space, uint64_t count);
+int __wrap_space_reserve (struct space *space, uint64_t count);
+
+int
+__wrap_space_reserve (struct space *space, uint64_t count)
+{
+  int error = __real_space_reserve (space, count);
+
+  is_refused = error != 0;
+  return error;
+}
+
+void __real_space_get_counts (struct space *space, struct space_counts *counts);
+void __wrap_space_get_counts (struct space *space, struct space_counts *counts);
+
+void
+__wrap_space_get_counts (struct space *space, struct space_counts *counts)
+{
+  if (is_freeing && is_refused) {
+    is_freeing = false;
+    let_second_run (free_block);
+  }
+  __real_space_get_counts (space, counts);
+}
+
+static bool
+test_freed (void)
+{
+  struct world_options options = {
+    .seed = 1,
+    .geometry = { .group_blocks = 512, .meta_blocks = 64, .journal_half_blocks = 32,
+                  .capacity = 64 + 2 * 32 + 1 },
+    .device_blocks = 64, .device_blocks_max = 4096, .cache_bytes = 64 * BLOCK_SIZE,
+    .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE, .contexts = 2,
+    .is_plain = true, .is_tight = true, .step_weight = 1, .io_weight = 1,
+  };
+  bool is_ok;
+
+  world = world_create (&options);
+  is_ok = !world->is_failed && world_create_disk (world, 0, 2 * BLOCK_SIZE)
+          && world_settle (world)
+          && world_request (world, 0, 0, REQUEST_WRITE, 0, 0, BLOCK_SIZE) && world_settle (world)
+          && world_reopen (world);
+  is_freeing = true;
+  is_ok = is_ok && world_request (world, 0, 0, REQUEST_WRITE, 0, BLOCK_SIZE, BLOCK_SIZE)
+          && world_settle (world);
+  CHECK (!is_ok || !is_freeing);
+  if (is_ok && world->totals.errors > 0) {
+    printf ("FAIL test-hole: a WRITE fails for which there is space\n");
+    is_ok = false;
+  }
+  world_destroy (world);
+  return is_ok;
+}
+
+int
+main (void)
+{
+  bool is_ok;
+
+  setvbuf (stdout, NULL, _IOLBF, 0);
+  world_log_nothing ();
+  world_handle_signals ();
+  is_ok = test_hole () && test_freed ();
+  printf ("%s test-hole\n", is_ok ? "ok" : "FAIL");
   return is_ok ? 0 : 1;
 }
