@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # run-mutants.sh [--list] [--by DETECTOR] [NAME...]: breaks the engine in one line at a time, and sees that the explorer,
-# the simulator or a unit test says so.  Without names: all.  --by: that DETECTOR shall, whatever the list says.  Nothing in
-# the source tree is touched.
+# the simulator or a unit test says so.  Without names: all.  --by: that DETECTOR shall, whatever the list says.
+# LACUNA_JOBS: so many at a time (default: 1).  Nothing in the source tree is touched.
 set -u
 
 top=${top_srcdir:-$(cd "$(dirname "$0")/../.." && pwd)}
@@ -13,8 +13,8 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/lacuna-mutants-XXXXXX")
 LACUNA_SHM=$(mktemp -d /dev/shm/lacuna-mutants-XXXXXX)
 export LACUNA_SHM
 trap 'rm -rf "$scratch" "$LACUNA_SHM"' EXIT
-trap 'exit 143' TERM
-trap 'exit 130' INT
+trap 'kill $(jobs -p) 2>/dev/null; exit 143' TERM
+trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT
 
 flags="-std=gnu17 -O1 -g -pthread -D_GNU_SOURCE -DLACUNA_SLOW_CHECKS -I$top/common -I$top/tests/sim"
 libraries="-pthread $(pkg-config --libs liburing libxxhash json-c cmocka) $(pkg-config --libs liburcu 2>/dev/null)"
@@ -23,12 +23,13 @@ trim() { sed 's/^ *//; s/ *$//'; }
 
 # The engine and the judges as they are, once.
 build_base() {
-  local source object
+  local source object programs
+  programs=$({ sed 's/.*|//' "$list" && echo "$by"; } | trim | cut -d' ' -f1 | sort -u)
   mkdir -p "$scratch/base"
   for source in "$top"/common/{base,device,store}/*.c "$top"/tests/{sim,explorer,pairs}/*.c; do
     object=${source#"$top"/}
     case $object in
-    */test-* | */starve.c | */workloads.c) grep -q "| ${source##*/}" <(sed 's/ *$/.c/' "$list") || continue ;;
+    */test-* | */starve.c | */workloads.c) grep -qx "$(basename "$source" .c)" <<<"$programs" || continue ;;
     esac
     printf '%s\0%s\0' "$source" "$scratch/base/${object//\//-}.o"
   done | xargs -0 -n 2 -P "$(nproc)" sh -c "$compiler $flags"' -c "$1" -o "$2"' compile || exit 1
@@ -38,7 +39,7 @@ build_base() {
 
 # archive NAME PATTERN: of the objects, but for those that only one program has.
 archive() {
-  find "$scratch/base" -name "$2.o" ! -name '*-test-*' ! -name 'tests-sim-sim.c.o' ! -name 'tests-sim-threads.c.o' \
+  find "$scratch/base" -name "$2.o" ! -name '*-test-*' ! -name '*-workloads.c.o' ! -name 'tests-sim-sim.c.o' ! -name 'tests-sim-threads.c.o' \
     ! -name 'tests-sim-delays.c.o' -exec ar rc "$scratch/$1.a" {} +
 }
 
@@ -108,8 +109,19 @@ if [ "${1-}" = --by ]; then
   by=$2
   shift 2
 fi
+for name; do
+  bash "$0" --list | grep -qx -- "$name" || { echo "FAIL there is no mutant $name" >&2; exit 2; }
+done
 build_base
 failed=0
+running=0
+# Until at most so many are running.
+wait_until() {
+  while [ $running -gt "$1" ]; do
+    wait -n || failed=$((failed + 1))
+    running=$((running - 1))
+  done
+}
 while read -r line; do
   case $line in '' | '#'*) continue ;; esac
   name=$(cut -d'|' -f1 <<<"$line" | trim)
@@ -119,6 +131,9 @@ while read -r line; do
   if [ $# -gt 0 ]; then
     case " $* " in *" $name "*) ;; *) continue ;; esac
   fi
-  run_one "$name" "$file" "$edit" "$detector" || failed=$((failed + 1))
+  run_one "$name" "$file" "$edit" "$detector" </dev/null &
+  running=$((running + 1))
+  wait_until $((${LACUNA_JOBS:-1} - 1))
 done <"$list"
+wait_until 0
 [ $failed -eq 0 ]
