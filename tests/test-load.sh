@@ -37,6 +37,18 @@ fails 1 "wrong data at offset" "$load" "${of_disk[@]}" -q 8 -n 100000 read
 fails 1 "error 22" "$load" "${of_disk[@]}" -n 1 --fua --no-hole trim
 stop_server
 
+# By TLS: many replies in a record, and a reply in many.
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -days 2 \
+  -keyout "$tmp/server-key.pem" -out "$tmp/server-cert.pem" 2>/dev/null || fail "openssl req"
+cp "$tmp/server-cert.pem" "$tmp/ca-cert.pem"
+start_server --tls require --tls-certificates "$tmp"
+loads 64 "${of_disk[@]}" --tls -b 1m -q 4 -n 64 --sequential --final-flush write
+loads 1000 "${of_disk[@]}" --tls -q 32 -n 1000 write
+loads 1000 "${of_disk[@]}" --tls -q 32 -n 1000 --structured read
+loads 64 "${of_disk[@]}" --tls -b 1m -q 8 -n 64 --sequential read
+fails 1 "the server refuses" "$load" "${of_disk[@]}" -n 1 read
+stop_server
+
 rm -f "$sock"
 "$floor" -u "$sock" $((64 << 20)) &
 server_pid=$!

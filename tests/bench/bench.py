@@ -58,6 +58,22 @@ class Run:
             return {every[0]}, {every[1]}
         return set(every), set(every)
 
+    def certificates(self):
+        """A directory with what a TLS server needs, under the names that all of them look for."""
+        directory = os.path.join(self.directory, "certificates")
+        if not os.path.exists(directory):
+            os.mkdir(directory)
+            for name, subject, more in (
+                    ("ca", "authority", ["-addext", "keyUsage=critical,keyCertSign"]),
+                    ("server", "localhost", ["-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-addext",
+                                             "basicConstraints=critical,CA:FALSE", "-addext",
+                                             "keyUsage=critical,digitalSignature"])):
+                subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                                "-nodes", "-subj", f"/CN={subject}", "-days", "2", "-keyout", f"{name}-key.pem",
+                                "-out", f"{name}-cert.pem", *more], cwd=directory, check=True,
+                               stderr=subprocess.DEVNULL)
+        return directory
+
     def scale(self, amount):
         return amount if not self.options.quick else amount // 4 // 4096 * 4096
 

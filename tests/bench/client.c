@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* client.c - see client.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -104,15 +105,22 @@ stamp_payload (struct slot *slot)
 static void
 send_all (struct client *client, const void *data, size_t size)
 {
-  if (send (client->fd, data, size, MSG_NOSIGNAL) != (ssize_t) size)
+  struct iovec segment = { (void *) data, size };
+  ssize_t sent = client->ssl ? client_tls_send (client, &segment, 1)
+                             : send (client->fd, data, size, MSG_NOSIGNAL);
+
+  if (sent != (ssize_t) size)
     client_die ("handshake: send: %s", strerror (errno));
 }
 
 static void
 receive_all (struct client *client, void *data, size_t size)
 {
-  ssize_t received = size > 0 ? recv (client->fd, data, size, MSG_WAITALL) : 0;
+  ssize_t received = 0;
 
+  if (size > 0)
+    received = client->ssl ? client_tls_receive (client, data, size, true)
+                           : recv (client->fd, data, size, MSG_WAITALL);
   if (received != (ssize_t) size)
     client_die ("handshake: %s", received < 0 ? strerror (errno) : "the server hung up");
 }
@@ -183,6 +191,11 @@ shake_hands (struct client *client, const struct client_options *options)
   if (from_be64 (hello.magic) != NBD_MAGIC || from_be64 (hello.version) != NBD_OPTION_MAGIC)
     client_die ("this is no newstyle NBD server");
   send_all (client, &flags, sizeof flags);
+  if (options->wants_tls) {
+    send_option (client, NBD_OPT_STARTTLS, NULL, 0);
+    receive_option_replies (client, "TLS");
+    client_tls_begin (client);
+  }
   client->is_structured = options->wants_structured || options->wants_status;
   if (client->is_structured) {
     send_option (client, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
@@ -259,6 +272,8 @@ client_connect (struct client *client, const struct client_options *options)
   client->fd = options->unix_path ? connect_unix (options->unix_path)
                                   : connect_tcp (options->host, options->port);
   shake_hands (client, options);
+  if (client->ssl)
+    fcntl (client->fd, F_SETFL, O_NONBLOCK);
 }
 
 void
@@ -270,6 +285,8 @@ client_disconnect (struct client *client)
   };
 
   send_all (client, &wire, sizeof wire);
+  if (client->ssl)
+    client_tls_end (client);
   close (client->fd);
   for (unsigned i = 0; i < client->depth; i++)
     free (client->slots[i].payload);
@@ -316,7 +333,8 @@ client_send (struct client *client)
       .msg_iov = client->output + client->output_first,
       .msg_iovlen = client->output_end - client->output_first,
     };
-    ssize_t sent = sendmsg (client->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t sent = client->ssl ? client_tls_send (client, message.msg_iov, message.msg_iovlen)
+                               : sendmsg (client->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 
     client->syscalls++;
     if (sent < 0 && errno == EAGAIN) {
@@ -494,8 +512,12 @@ client_receive (struct client *client, void (*done) (void *owner, struct slot *s
            client->input_end - client->input_start);
   client->input_end -= client->input_start;
   client->input_start = 0;
-  received = recv (client->fd, client->input + client->input_end,
-                   CLIENT_INPUT - client->input_end, client->is_waiting ? 0 : MSG_DONTWAIT);
+  if (client->ssl)
+    received = client_tls_receive (client, client->input + client->input_end,
+                                   CLIENT_INPUT - client->input_end, client->is_waiting);
+  else
+    received = recv (client->fd, client->input + client->input_end,
+                     CLIENT_INPUT - client->input_end, client->is_waiting ? 0 : MSG_DONTWAIT);
   client->syscalls++;
   if (received < 0 && (errno == EAGAIN || errno == EINTR))
     return false;

@@ -40,6 +40,7 @@ struct slot {
 
 struct client {
   int fd;
+  struct ssl_st *ssl;              /* OpenSSL's; NULL: plain */
   bool is_structured;
   bool may_read_zeros;             /* blocks that were never written are no error */
   bool is_waiting;                 /* client_receive waits for the first byte */
@@ -64,7 +65,7 @@ struct client_options {
   const char *unix_path, *host, *port, *export;
   unsigned depth;
   uint64_t request_bytes;          /* the longest WRITE; 0: there will be none */
-  bool wants_structured, wants_status, may_read_zeros;
+  bool wants_structured, wants_status, may_read_zeros, wants_tls;
 };
 
 void client_die (const char *format, ...) __attribute__ ((format (printf, 1, 2), noreturn));
@@ -82,6 +83,13 @@ bool client_send (struct client *client);
  * queue new ones.  False: nothing there. */
 bool client_receive (struct client *client, void (*done) (void *owner, struct slot *slot),
                      void *owner);
+
+/* --- client-tls.c: as recv and sendmsg; from _begin on the socket's bytes are TLS'.  For one
+ * connection only: what OpenSSL has, epoll does not know of. --- */
+void client_tls_begin (struct client *client);
+void client_tls_end (struct client *client);
+ssize_t client_tls_receive (struct client *client, void *data, size_t size, bool is_waiting);
+ssize_t client_tls_send (struct client *client, const struct iovec *segments, size_t count);
 
 /* Nanoseconds. */
 static inline uint64_t

@@ -27,7 +27,8 @@ static const char usage[]
     "  -b BYTES  of a request      -o OFFSET -l LENGTH  the range  -s BYTES  from one to the next\n"
     "  -t SECONDS | -n REQUESTS    how long                -w SECONDS  before that, not counted\n"
     "  -r N  requests per second at most                   -F N  a FLUSH after every N writes\n"
-    "  --sequential --fua --no-hole --one --structured --zeros --final-flush --seed N\n";
+    "  --sequential --fua --no-hole --one --structured --zeros --final-flush --seed N\n"
+    "  --tls   TLS 1.3, one connection\n";
 
 struct settings {
   const char *work;
@@ -402,7 +403,7 @@ parse_work (struct settings *settings, const char *work)
 }
 
 enum long_option {
-  SEQUENTIAL = 256, FUA, NO_HOLE, ONE, STRUCTURED, ZEROS, FINAL_FLUSH, SEED
+  SEQUENTIAL = 256, FUA, NO_HOLE, ONE, STRUCTURED, ZEROS, FINAL_FLUSH, SEED, TLS
 };
 
 static const struct option long_options[] = {
@@ -414,6 +415,7 @@ static const struct option long_options[] = {
   { "zeros", no_argument, NULL, ZEROS },
   { "final-flush", no_argument, NULL, FINAL_FLUSH },
   { "seed", required_argument, NULL, SEED },
+  { "tls", no_argument, NULL, TLS },
   { NULL, 0, NULL, 0 },
 };
 
@@ -443,6 +445,7 @@ parse_option (struct settings *settings, int option)
   case STRUCTURED: settings->client.wants_structured = true; return;
   case ZEROS: settings->client.may_read_zeros = true; return;
   case FINAL_FLUSH: settings->has_final_flush = true; return;
+  case TLS: settings->client.wants_tls = true; return;
   case SEED: settings->seed = parse_size (optarg); return;
   }
   fputs (usage, stderr);
@@ -473,6 +476,8 @@ parse (struct settings *settings, int argc, char **argv)
   if (settings->connections < 1 || settings->connections > CONNECTIONS_MAX || settings->depth < 1
       || settings->depth > DEPTH_MAX)
     client_die ("up to %u connections, %u requests on each", CONNECTIONS_MAX, DEPTH_MAX);
+  if (settings->client.wants_tls && settings->connections > 1)
+    client_die ("with TLS there is one connection only");
   if (settings->bytes == 0 || settings->bytes > UINT32_MAX)
     client_die ("a request has up to 4 GiB less one byte");
   settings->client.depth = settings->depth;

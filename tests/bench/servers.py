@@ -57,6 +57,7 @@ class Server:
     stores = True            # what it is given is there when it starts again
     trims = True             # TRIM and WRITE_ZEROES mean something
     has_status = True
+    speaks_tls = True        # with certificates in a directory
     cache = "1G"             # Lacuna's, for what follows
 
     def __init__(self, bench):
@@ -64,6 +65,7 @@ class Server:
         self.process = None
         self.directory = None
         self.port = None
+        self.certificates = None
 
     def version(self):
         """None: it is not installed."""
@@ -89,8 +91,10 @@ class Server:
         self.file = os.path.join(self.directory, "disk")
         self.make(size)
 
-    def start(self, pin="free", tcp=False):
+    def start(self, pin="free", tcp=False, certificates=None):
+        """CERTIFICATES: a directory; TLS is required."""
         self.port = free_port() if tcp else None
+        self.certificates = certificates
         if os.path.exists(self.socket):
             os.unlink(self.socket)
         self.log = open(os.path.join(self.directory, "log"), "w")
@@ -139,7 +143,7 @@ class Server:
     def where(self):
         """Arguments of load that lead here."""
         place = ["-p", str(self.port)] if self.port else ["-u", self.socket]
-        return [*place, "-e", self.export()]
+        return [*place, "-e", self.export(), *(["--tls"] if self.certificates else [])]
 
     def uri(self):
         if self.port:
@@ -203,7 +207,8 @@ class Lacuna(Server):
 
     def command(self, size):
         place = ["-p", str(self.port)] if self.port else ["-U", self.socket]
-        return [self.bench.lacuna, "serve", self.file, *place, "--cache", self.cache, "--arena", self.arena()]
+        tls = ["--tls", "require", "--tls-certificates", self.certificates] if self.certificates else []
+        return [self.bench.lacuna, "serve", self.file, *place, "--cache", self.cache, "--arena", self.arena(), *tls]
 
     def arena(self):
         return f"/dev/shm/{os.path.basename(self.directory)}.arena"
@@ -218,6 +223,10 @@ class Lacuna(Server):
         return "disk"
 
 
+def nbdkit_tls(certificates):
+    return ["--tls=require", f"--tls-certificates={certificates}"] if certificates else []
+
+
 class LacunaNbdkit(Lacuna):
     name = "lacuna-nbdkit"
 
@@ -226,8 +235,8 @@ class LacunaNbdkit(Lacuna):
 
     def command(self, size):
         place = ["-i", "127.0.0.1", "-p", str(self.port)] if self.port else ["-U", self.socket]
-        return ["nbdkit", "-f", *place, self.bench.plugin, self.file, "disk=disk", f"cache={self.cache}",
-                f"arena={self.arena()}"]
+        return ["nbdkit", "-f", *place, *nbdkit_tls(self.certificates), self.bench.plugin, self.file, "disk=disk",
+                f"cache={self.cache}", f"arena={self.arena()}"]
 
 
 class NbdkitFile(Server):
@@ -243,7 +252,7 @@ class NbdkitFile(Server):
 
     def command(self, size):
         place = ["-i", "127.0.0.1", "-p", str(self.port)] if self.port else ["-U", self.socket]
-        return ["nbdkit", "-f", *place, self.plugin, self.argument(size)]
+        return ["nbdkit", "-f", *place, *nbdkit_tls(self.certificates), self.plugin, self.argument(size)]
 
     def argument(self, size):
         return self.file
@@ -274,7 +283,9 @@ class QemuNbd(Server):
 
     def command(self, size):
         place = ["-b", "127.0.0.1", "-p", str(self.port)] if self.port else ["-k", self.socket]
-        return ["qemu-nbd", "-t", "-e", "64", *place, "-f", self.image_format, "--discard=unmap", *self.options,
+        tls = ["--object", f"tls-creds-x509,id=tls0,endpoint=server,verify-peer=no,dir={self.certificates}",
+               "--tls-creds", "tls0"] if self.certificates else []
+        return ["qemu-nbd", "-t", "-e", "64", *place, *tls, "-f", self.image_format, "--discard=unmap", *self.options,
                 self.file]
 
 
@@ -293,6 +304,7 @@ class NbdServer(Server):
 
     name = "nbd-server"
     has_status = False
+    speaks_tls = False
 
     def version(self):
         return version_of("nbd-server", "--version")
@@ -346,7 +358,7 @@ class Floor(Server):
     """No server: what the sockets cost."""
 
     name = "floor"
-    stores = trims = has_status = False
+    stores = trims = has_status = speaks_tls = False
 
     def version(self):
         return "-"

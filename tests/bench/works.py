@@ -189,6 +189,21 @@ def tcp(run, server):
                 "--sequential", "write")
 
 
+def tls(run, server):
+    """Over loopback, encrypted with the same cipher by all."""
+    length = 512 * MIB
+    span = ["-l", str(length)]
+    server.create(1 * GIB)
+    server.start("split", tcp=True, certificates=run.certificates())
+    fill(run, server, length)
+    run.measure(server, "TLS: read 4k QD32", "split", "requests/s", rate, *span, "-q", "32", "read")
+    run.measure(server, "TLS: write 4k QD32, over data", "split", "requests/s", rate, *span, "-q", "32", "write")
+    run.measure(server, "TLS: read 1M", "split", "MB/s", megabytes, *span, "-b", "1m", "-q", "4", "--sequential",
+                "read")
+    run.measure(server, "TLS: write 1M, over data", "split", "MB/s", megabytes, *span, "-b", "1m", "-q", "4",
+                "--sequential", "write")
+
+
 def copy(run, server):
     """The tools that people use, with a file system's image."""
     image = run.image()
@@ -223,9 +238,10 @@ SESSIONS = (
     (mixed, lambda server: server.stores),
     (status, lambda server: server.has_status and server.stores),
     (tcp, lambda server: server.name not in ("qemu-nbd-direct", "qemu-nbd-qcow2")),
+    (tls, lambda server: server.speaks_tls and server.name not in ("qemu-nbd-direct", "qemu-nbd-qcow2")),
     (copy, lambda server: True),
 )
-COUNTED_SESSIONS = (cached, tcp)
+COUNTED_SESSIONS = (cached, tcp, tls)
 QUICK_SESSIONS = (
     (cached, lambda server: server.name in ("lacuna", "qemu-nbd", "nbdkit-file", "floor")),
 )
