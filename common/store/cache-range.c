@@ -155,9 +155,10 @@ drop_region (struct cache *cache, struct cache_disk *disk, uint64_t first, uint6
   uint32_t counted
     = atomic_load_explicit (region_counter (cache, cache->cached_regions, disk->id, first),
                             memory_order_relaxed);
-  struct drop drop = { .count = 0 };
   unsigned count = 0;
+  struct drop drop;
 
+  drop.count = 0;
   for (uint64_t at = first; at <= last; at = group_last (at) + 1) {
     lines[count] = group_line (cache, disk->id, at);
     __builtin_prefetch (lines[count++], 1);
