@@ -52,9 +52,61 @@ disk_find (struct store *store, const char *name)
   return NULL;
 }
 
+/* The first of the disks of a store that is being opened whose id is not less. */
+static size_t
+disk_opening_at (const struct store *store, uint64_t id)
+{
+  size_t low = 0, high = store->opening_count;
+
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+
+    if (store->opening[middle]->id < id)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+bool
+disk_add_opening (struct disk *disk)
+{
+  struct store *store = disk->store;
+  size_t at = disk_opening_at (store, disk->id);
+
+  if (store->opening_count == store->opening_max) {
+    size_t max = MAX (64, 2 * store->opening_max);
+    struct disk **opening = reallocarray (store->opening, max, sizeof *opening);
+
+    if (opening == NULL)
+      return false;
+    store->opening = opening;
+    store->opening_max = max;
+  }
+  memmove (&store->opening[at + 1], &store->opening[at],
+           (store->opening_count++ - at) * sizeof *store->opening);
+  store->opening[at] = disk;
+  list_append (&store->disks, &disk->link);
+  return true;
+}
+
+void
+disk_end_opening (struct store *store)
+{
+  free (store->opening);
+  store->opening = NULL;
+  store->opening_count = store->opening_max = 0;
+}
+
 struct disk *
 disk_find_id (struct store *store, uint64_t id)
 {
+  if (store->opening != NULL) {
+    size_t at = disk_opening_at (store, id);
+
+    return at < store->opening_count && store->opening[at]->id == id ? store->opening[at] : NULL;
+  }
   list_for_each (link, &store->disks) {
     struct disk *disk = container_of (link, struct disk, link);
 

@@ -233,9 +233,8 @@ damaged_note_data (struct replay *replay)
   struct store *store = replay->store;
   uint64_t frames = store->arena != NULL ? store->arena->frame_count : 0;
 
-  for (size_t i = 0; i < replay->block_count; i++) {
-    struct disk *disk
-      = replay->blocks[i].disk != 0 ? disk_find_id (store, replay->blocks[i].disk) : NULL;
+  for (size_t i = 0; i < replay->data.count; i++) {
+    struct disk *disk = disk_find_id (store, replay->data.blocks[i].disk);
 
     if (disk != NULL)
       disk->is_given_up |= disk->is_damaged;

@@ -343,7 +343,11 @@ recovery_load_disk (struct store *store, struct queue *queue, const struct btree
   }
   if (disk == NULL)
     return result;
-  list_append (&store->disks, &disk->link);
+  if (!disk_add_opening (disk)) {
+    disk_destroy (disk);
+    free (*error);
+    return error_set (error, -ENOMEM, "there is not enough memory for its disks");
+  }
   disk->node_place = recovery_is_node_place (store, entry->value) ? entry->value : 0;
   atomic_store (&disk->is_changed, false);
   if (result == 0) {

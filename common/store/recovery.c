@@ -93,22 +93,33 @@ recovery_check_names (struct store *store, char **error)
   return 0;
 }
 
-/* By name, as store_list_disks gives them. */
-static void
-recovery_sort_disks (struct store *store)
+static int
+recovery_compare_names (const void *left, const void *right)
 {
-  struct list sorted = LIST_INIT (sorted), *link;
+  const struct disk *a = *(struct disk *const *) left, *b = *(struct disk *const *) right;
 
-  while ((link = list_take (&store->disks)) != NULL) {
-    struct disk *disk = container_of (link, struct disk, link);
-    struct list *position = sorted.next;
+  return strcmp (a->name, b->name);
+}
 
-    while (position != &sorted
-           && strcmp (container_of (position, struct disk, link)->name, disk->name) < 0)
-      position = position->next;
-    list_insert_before (link, position);
+/* By name, as store_list_disks gives them. */
+static int
+recovery_sort_disks (struct store *store, char **error)
+{
+  size_t count = store->opening_count;
+  struct disk **sorted = calloc (count + 1, sizeof *sorted);
+
+  if (sorted == NULL)
+    return error_set (error, -ENOMEM, "there is not enough memory for its disks");
+  if (count > 0) {
+    memcpy (sorted, store->opening, count * sizeof *sorted);
+    qsort (sorted, count, sizeof *sorted, recovery_compare_names);
   }
-  list_splice (&store->disks, &sorted);
+  for (size_t i = 0; i < count; i++) {
+    list_remove (&sorted[i]->link);
+    list_append (&store->disks, &sorted[i]->link);
+  }
+  free (sorted);
+  return 0;
 }
 
 /* As an extent_unmapped: what is not mapped any more has one owner less. */
@@ -334,7 +345,7 @@ recovery_new_arena (struct store *store, const struct store_options *options,
   struct format_superblock *superblock = &store->superblock;
   uint64_t cache = options->cache_bytes != 0 ? options->cache_bytes : STORE_CACHE_DEFAULT;
   uint64_t half_bytes = from_le64 (superblock->journal_half_blocks) * BLOCK_SIZE, tail;
-  uint64_t frames = MAX (cache / BLOCK_SIZE, MAX (64, 4 * replay->block_count));
+  uint64_t frames = MAX (cache / BLOCK_SIZE, MAX (64, 4 * replay->data.count));
   bool is_off = options->is_read_only
                 || (options->arena_path != NULL && strcmp (options->arena_path, "off") == 0);
   struct arena_identity identity;
@@ -372,12 +383,10 @@ recovery_plant (struct store *store, const struct replay *replay)
 {
   uint64_t index = 0;
 
-  for (size_t i = 0; i < replay->block_count; i++) {
-    const struct replay_block *block = &replay->blocks[i];
+  for (size_t i = 0; i < replay->data.count; i++) {
+    const struct replay_block *block = &replay->data.blocks[i];
     struct arena_frame *header = &store->arena->frames[index];
 
-    if (block->disk == 0)
-      continue;
     memcpy (store->arena->data + index * BLOCK_SIZE, block->data, BLOCK_SIZE);
     header->block = block->block;
     header->version = ++index;
@@ -456,9 +465,9 @@ recovery_adopt (struct store *store, char **error)
 static void
 recovery_mark_copies (struct store *store, const struct replay *replay)
 {
-  for (size_t i = 0; i < replay->block_count; i++) {
-    const struct replay_block *block = &replay->blocks[i];
-    struct disk *disk = block->disk != 0 ? disk_find_id (store, block->disk) : NULL;
+  for (size_t i = 0; i < replay->data.count; i++) {
+    const struct replay_block *block = &replay->data.blocks[i];
+    struct disk *disk = disk_find_id (store, block->disk);
 
     if (disk != NULL)
       cache_mark_copy (store->cache, &disk->cache, block->block, block->epoch);
@@ -534,6 +543,7 @@ recovery_start (struct store *store, const struct replay *replay, char **error)
       return result;
   }
   store_look_at_host (store);
+  disk_end_opening (store);
   result = keeper_init (store);
   if (result != 0)
     return error_set (error, result, "its worker could not be set up: %s", strerror (-result));
@@ -598,12 +608,15 @@ recovery_load (struct store *store, const struct store_options *options, struct 
       result = replay_tail (replay, store->arena);
   }
   if (result == 0)
+    result = replay_settle (replay);
+  if (result == 0)
     result = recovery_clear_beyond (store, error);
   if (result == 0)
     result = recovery_judge_damaged (replay);
   if (result == 0)
     result = recovery_mark_extents (store, replay, was_clean, error);
-  recovery_sort_disks (store);
+  if (result == 0)
+    result = recovery_sort_disks (store, error);
   return result == 0 ? recovery_check_names (store, error) : result;
 }
 
@@ -629,6 +642,7 @@ recovery_end (struct replay *replay, int result, char **error)
 {
   if (replay->queue != NULL)
     queue_destroy (replay->queue);
+  disk_end_opening (replay->store);
   replay_end (replay);
   if (result != 0 && *error == NULL)
     error_set (error, result, "%s", strerror (-result));

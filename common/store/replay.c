@@ -28,38 +28,6 @@ replay_half_blocks (const struct replay *replay)
   return from_le64 (replay->store->superblock.journal_half_blocks);
 }
 
-/* --- DATA kept aside --- */
-
-/* Makes DATA of [first, last] of a disk void. */
-static void
-replay_void (struct replay *replay, uint64_t disk, uint64_t first, uint64_t last)
-{
-  for (size_t i = 0; i < replay->block_count; i++) {
-    struct replay_block *block = &replay->blocks[i];
-
-    if (block->disk == disk && block->block >= first && block->block <= last)
-      block->disk = 0;
-  }
-}
-
-static int
-replay_keep (struct replay *replay, uint64_t disk, uint64_t block, const uint8_t *data,
-             uint32_t epoch)
-{
-  if (replay->block_count == replay->block_max) {
-    size_t max = MAX (256, replay->block_max * 2);
-    struct replay_block *blocks = realloc (replay->blocks, max * sizeof *blocks);
-
-    if (blocks == NULL)
-      return error_set (replay->error, -ENOMEM, "there is not enough memory to replay the journal");
-    replay->blocks = blocks;
-    replay->block_max = max;
-  }
-  replay->blocks[replay->block_count++]
-    = (struct replay_block) { .disk = disk, .block = block, .data = data, .epoch = epoch };
-  return 0;
-}
-
 /* --- items --- */
 
 /* What a record of the journal frees is free.  What only the arena's tail frees still has its owner
@@ -265,9 +233,11 @@ replay_create (struct replay *replay, const struct format_item *item)
     return replay_bad_item (replay, "the creation of a disk");
   disk = disk_create (store, id, extra->uuid, name, from_le64 (extra->size),
                       from_le64 (extra->created));
-  if (disk == NULL)
+  if (disk == NULL || !disk_add_opening (disk)) {
+    if (disk != NULL)
+      disk_destroy (disk);
     return error_set (replay->error, -ENOMEM, "there is not enough memory for its disks");
-  list_append (&store->disks, &disk->link);
+  }
   if (atomic_load (&store->next_disk_id) <= id)
     atomic_store (&store->next_disk_id, id + 1);
   return 0;
@@ -384,6 +354,13 @@ replay_apply (struct replay *replay, const struct format_item *item)
   default:
     return replay_bad_item (replay, "its kind is unknown");
   }
+}
+
+/* Makes DATA of [first, last] of a disk void. */
+static void
+replay_void (struct replay *replay, uint64_t disk, uint64_t first, uint64_t last)
+{
+  replay->is_out_of_memory |= replay_data_void (&replay->data, disk, first, last) != 0;
 }
 
 /* What an item makes void, whether or not the nodes have it already. */
@@ -514,13 +491,10 @@ replay_data (struct replay *replay, const struct format_record *record, const ui
 
     if (from_le16 (item->kind) != ITEM_DATA || length == 0 || length > left)
       return replay_bad_item (replay, "data");
-    replay_void (replay, disk, block, block + length - 1);
-    for (uint64_t i = 0; i < length; i++, data += BLOCK_SIZE) {
-      int error = replay_keep (replay, disk, block + i, data, epoch);
-
-      if (error != 0)
-        return error;
-    }
+    for (uint64_t i = 0; i < length; i++, data += BLOCK_SIZE)
+      if (replay_data_keep (&replay->data, disk, block + i, data, epoch) != 0)
+        return error_set (replay->error, -ENOMEM,
+                          "there is not enough memory to replay the journal");
     left -= length;
   }
   return left == 0 ? 0 : replay_bad_item (replay, "data");
@@ -646,17 +620,23 @@ replay_tail (struct replay *replay, struct arena *arena)
   replay->is_tail = true;
   error = replay_items (replay, items, count, start);
   free (items);
-  if (error == 0 && replay->is_out_of_memory)
-    error = error_set (replay->error, -ENOMEM, "there is not enough memory to replay the arena");
   /* The record may have become durable just before the process ended. */
   atomic_store (&arena->header->tail_start, start);
   return error;
+}
+
+int
+replay_settle (struct replay *replay)
+{
+  if (replay->is_out_of_memory || replay_data_settle (&replay->data) != 0)
+    return error_set (replay->error, -ENOMEM, "there is not enough memory to replay the journal");
+  return 0;
 }
 
 void
 replay_end (struct replay *replay)
 {
   free (replay->halves);
-  free (replay->blocks);
+  replay_data_free (&replay->data);
   free (replay->freed);
 }

@@ -130,6 +130,9 @@ struct disk {
 struct disk *disk_create (struct store *store, uint64_t id, const uint8_t uuid[16],
                           const char *name, uint64_t size, uint64_t created);
 void disk_destroy (struct disk *disk);
+/* While the store is being opened: a new disk.  False: no memory. */
+bool disk_add_opening (struct disk *disk);
+void disk_end_opening (struct store *store);
 struct disk *disk_find (struct store *store, const char *name);      /* disks_mutex held */
 struct disk *disk_find_id (struct store *store, uint64_t id);        /* disks_mutex held, or
                                                                         opening */
@@ -448,12 +451,33 @@ void checkpoint_destroy (struct store *store);
 int recovery_look (struct store *store, const struct store_options *options, char **error);
 int recovery_open (struct store *store, const struct store_options *options, char **error);
 
-/* A block of data found in the journal that nothing newer has made void. */
+/* replay-data.c: blocks of data found in the journal, in its order, and what makes such void. */
 struct replay_block {
   uint64_t disk, block;
   const uint8_t *data;
+  uint64_t order;
   uint32_t epoch;                   /* 1: in the half where replay began; 2: in the other */
+  bool is_void;
 };
+struct replay_void {
+  uint64_t disk, first, last;       /* blocks of it up to this order */
+  uint64_t order;
+};
+struct replay_data {
+  struct replay_block *blocks;
+  size_t count, max;
+  struct replay_void *voids;
+  size_t void_count, void_max;
+  uint64_t order;
+  uint64_t steps;                   /* that settling took; for tests */
+};
+/* Zeros are an empty one.  0 or -ENOMEM.  A block that is kept takes the place of an earlier one. */
+int replay_data_keep (struct replay_data *data, uint64_t disk, uint64_t block, const uint8_t *bytes,
+                      uint32_t epoch);
+int replay_data_void (struct replay_data *data, uint64_t disk, uint64_t first, uint64_t last);
+/* When all is noted: `blocks' are those that remain, each once, by disk and block. */
+int replay_data_settle (struct replay_data *data);
+void replay_data_free (struct replay_data *data);
 
 struct replay_run {
   uint64_t place, length;
@@ -475,8 +499,7 @@ struct replay {
   bool is_tail, is_out_of_memory;
   struct replay_run *freed;
   size_t freed_count, freed_max;
-  struct replay_block *blocks;      /* disk == 0: void */
-  size_t block_count, block_max;
+  struct replay_data data;
   char **error;
 };
 
@@ -506,6 +529,8 @@ int recovery_give_up (struct replay *replay);
 int replay_journal (struct replay *replay);
 /* Applies the arena's items beyond what the journal had. */
 int replay_tail (struct replay *replay, struct arena *arena);
+/* After both: replay->data has what remains. */
+int replay_settle (struct replay *replay);
 void replay_end (struct replay *replay);
 
 /* One io, waited for. */
@@ -566,6 +591,8 @@ struct store {
                                              frozen in between */
   pthread_mutex_t disks_mutex;
   struct list disks;                      /* struct disk, by name */
+  struct disk **opening;                  /* the same by id, while it is being opened */
+  size_t opening_count, opening_max;
   unsigned disk_count;
   _Atomic uint64_t next_disk_id;
   unsigned window_blocks;                 /* WINDOW_BLOCKS, less with a tiny cache */
