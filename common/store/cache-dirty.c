@@ -235,8 +235,8 @@ cache_disk_init (struct cache_disk *disk, uint64_t id)
   list_init (&disk->fresh);
   list_init (&disk->logged);
   atomic_init (&disk->fresh_count, 0);
-  atomic_init (&disk->logged_count, 0);
-  atomic_init (&disk->fresh_copies, 0);
+  atomic_init (&disk->dirty_count, 0);
+  atomic_init (&disk->copy_count, 0);
   atomic_init (&disk->frame_count, 0);
   atomic_init (&disk->unmapped_count, 0);
 }
@@ -270,19 +270,6 @@ static void
 count_change (_Atomic uint64_t *count, int change)
 {
   atomic_fetch_add_explicit (count, (uint64_t) (int64_t) change, memory_order_release);
-}
-
-/* CHANGE 1: FRAME with FLAGS is in its list from now on; -1: no longer. */
-static void
-disk_count (struct cache_disk *disk, unsigned flags, int change)
-{
-  if ((flags & FRAME_IS_LOGGED) != 0)
-    count_change (&disk->logged_count, change);
-  else {
-    count_change (&disk->fresh_count, change);
-    if ((flags & FRAME_HAS_COPY) != 0)
-      count_change (&disk->fresh_copies, change);
-  }
 }
 
 /* --- entering and leaving, under the bucket's lock --- */
@@ -339,7 +326,8 @@ dirty_replace (struct cache_disk *disk, struct frame *old, uint64_t version)
 
   list_remove (&old->dirty_link);
   old->since = version;
-  disk_count (disk, flags, -1);
+  if ((flags & FRAME_IS_LOGGED) == 0)
+    count_change (&disk->fresh_count, -1);
   frame_change_flags (old, FLAGS_OWNED, keeps_place ? FRAME_KEEPS_PLACE : 0);
   if (keeps_place)
     list_append (&disk->fresh, &old->dirty_link);
@@ -374,9 +362,11 @@ dirty_enter (struct cache *cache, struct cache_disk *disk, struct frame *fresh,
     list_insert_before (&fresh->dirty_link, &old->dirty_link);
   } else
     list_append (&disk->fresh, &fresh->dirty_link);
-  disk_count (disk, flags, 1);
+  count_change (&disk->fresh_count, 1);
   if (old != NULL)
     dirty_replace (disk, old, version);
+  else
+    count_change (&disk->dirty_count, 1);
   mutex_unlock (&disk->mutex);
 
   if (old == NULL)
@@ -392,7 +382,11 @@ dirty_leave (struct cache *cache, struct frame *frame)
 
   mutex_lock (&disk->mutex);
   list_remove (&frame->dirty_link);
-  disk_count (disk, flags, -1);
+  if ((flags & FRAME_IS_LOGGED) == 0)
+    count_change (&disk->fresh_count, -1);
+  if ((flags & FRAME_HAS_COPY) != 0)
+    count_change (&disk->copy_count, -1);
+  count_change (&disk->dirty_count, -1);
   mutex_unlock (&disk->mutex);
   if ((flags & FRAME_IS_UNMAPPED) != 0)
     unmapped_change (frame, -1);
@@ -406,19 +400,19 @@ dirty_leave (struct cache *cache, struct frame *frame)
 /* --- collecting --- */
 
 /* References up to MAX frames of a list that have a copy of EPOCH or older and are not in
- * write-back; the list has LEFT frames with a copy. */
+ * write-back; *LEFT, those with a copy in this list and those to come, counts down. */
 static uint32_t
-pick_copies (struct list *list, uint64_t left, uint32_t epoch, struct frame **frames,
+pick_copies (struct list *list, uint64_t *left, uint32_t epoch, struct frame **frames,
              uint32_t max)
 {
   uint32_t count = 0;
 
-  for (struct list *at = list->next; at != list && left > 0 && count < max; at = at->next) {
+  for (struct list *at = list->next; at != list && *left > 0 && count < max; at = at->next) {
     struct frame *frame = dirty_frame (at);
 
     if (!frame_has (frame, FRAME_HAS_COPY))
       continue;
-    left--;
+    --*left;
     if (frame->copy_epoch <= epoch && !frame_has (frame, FRAME_IN_WRITEBACK)) {
       cache_reference (frame);
       frames[count++] = frame;
@@ -461,7 +455,7 @@ mark_copy (struct frame *frame, uint32_t epoch, unsigned flags)
 
   mutex_lock (&disk->mutex);
   if (!frame_has (frame, FRAME_HAS_COPY))
-    count_change (&disk->fresh_copies, 1);
+    count_change (&disk->copy_count, 1);
   frame->copy_epoch = epoch;
   frame->copy_version = frame->version;
   frame_change_flags (frame, 0, flags | FRAME_HAS_COPY);
@@ -510,10 +504,10 @@ cache_collect (struct cache *cache, struct cache_disk *disk, enum collect_kind k
       picked = pick_oldest (&disk->fresh, &disk->logged, version, FRAME_IN_WRITEBACK, to,
                             max - count);
     else {
-      picked = pick_copies (&disk->logged, atomic_load (&disk->logged_count), epoch, to,
-                            max - count);
-      picked += pick_copies (&disk->fresh, atomic_load (&disk->fresh_copies), epoch,
-                             to + picked, max - count - picked);
+      uint64_t left = atomic_load (&disk->copy_count);
+
+      picked = pick_copies (&disk->logged, &left, epoch, to, max - count);
+      picked += pick_copies (&disk->fresh, &left, epoch, to + picked, max - count - picked);
     }
     mutex_unlock (&disk->mutex);
     count += mark_picked (cache, to, picked, FRAME_IN_WRITEBACK, 0);
@@ -641,7 +635,7 @@ heir_settle (struct frame *orphan, struct frame *heir)
   if (copy_is_superseded (heir, orphan)) {
     mutex_lock (&disk->mutex);
     frame_change_flags (heir, FRAME_HAS_COPY, 0);
-    count_change (&disk->fresh_copies, -1);
+    count_change (&disk->copy_count, -1);
     mutex_unlock (&disk->mutex);
   }
   if (!frame_has (heir, FRAME_HAS_COPY))
@@ -712,9 +706,8 @@ cache_committed (struct cache *cache, struct frame *frame, bool ok)
 
     mutex_lock (&disk->mutex);
     list_remove (&frame->dirty_link);
-    disk_count (disk, frame_flags (frame), -1);
+    count_change (&disk->fresh_count, -1);
     frame_change_flags (frame, 0, FRAME_IS_LOGGED);
-    disk_count (disk, frame_flags (frame), 1);
     dirty_insert_by_age (&disk->logged, frame);
     mutex_unlock (&disk->mutex);
   }

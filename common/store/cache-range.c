@@ -303,10 +303,8 @@ cache_has_copies (struct cache *cache, struct cache_disk *disk, uint64_t first, 
 {
   uint64_t found;
 
-  if (atomic_load_explicit (&disk->logged_count, memory_order_acquire) == 0
-      && atomic_load_explicit (&disk->fresh_copies, memory_order_acquire) == 0)
-    return false;
-  return find_flag (cache, disk->id, first, last, FRAME_HAS_COPY, &found);
+  return atomic_load_explicit (&disk->copy_count, memory_order_acquire) > 0
+         && find_flag (cache, disk->id, first, last, FRAME_HAS_COPY, &found);
 }
 
 bool
@@ -317,8 +315,7 @@ cache_find_dirty (struct cache *cache, struct cache_disk *disk, uint64_t block,
   uint64_t end, found;
 
   CHECK (length > 0 && last >= block);
-  if ((atomic_load_explicit (&disk->fresh_count, memory_order_acquire) == 0
-       && atomic_load_explicit (&disk->logged_count, memory_order_acquire) == 0)
+  if (atomic_load_explicit (&disk->dirty_count, memory_order_acquire) == 0
       || !find_flag (cache, disk->id, block, last, FRAME_IS_DIRTY, run_block))
     return false;
   end = *run_block;

@@ -72,9 +72,11 @@ struct cache_disk {
   pthread_mutex_t mutex;         /* protects the lists and counts; leaf below the bucket locks */
   struct list fresh;             /* dirty, not in the journal; in order of `since` */
   struct list logged;            /* dirty, IS_LOGGED; in order of `since` */
+  /* Read without the mutex: what counts a block does so all the time, also while its frame is
+   * replaced, or goes from one list to the other. */
   _Atomic uint64_t fresh_count;
-  _Atomic uint64_t logged_count;
-  _Atomic uint64_t fresh_copies; /* members of fresh with HAS_COPY */
+  _Atomic uint64_t dirty_count;  /* in either list, but for those that only keep a place */
+  _Atomic uint64_t copy_count;   /* of them: HAS_COPY */
   _Atomic uint64_t frame_count;  /* in the index */
   _Atomic uint64_t unmapped_count; /* dirty, IS_UNMAPPED: blocks that the map does not show yet */
 };

@@ -98,13 +98,6 @@ status_add_map (struct request *request, uint64_t to, unsigned *budget)
   return true;
 }
 
-static bool
-status_has_dirty (struct disk *disk)
-{
-  return atomic_load (&disk->cache.fresh_count) > 0
-         || atomic_load (&disk->cache.logged_count) > 0;
-}
-
 /* The first run of dirty blocks in [request->at, end): where, and how long; 0: none before
  * *RUN, which is END unless *SCANS are used up. */
 static uint64_t
@@ -115,7 +108,7 @@ status_find_dirty (struct request *request, uint64_t end, unsigned *scans, uint6
   uint64_t near = MIN (end, request->at + STATUS_NEAR_BLOCKS), length = 0;
 
   *run = end;
-  if (!status_has_dirty (disk)
+  if (atomic_load (&disk->cache.dirty_count) == 0
       || cache_find_dirty (cache, &disk->cache, request->at, near - request->at, run, &length))
     return length;
   *run = near;

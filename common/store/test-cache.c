@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* test-cache.c - the frame cache against a naive model; admission; adoption.
+/* test-cache.c - the frame cache against a naive model; admission; adoption; what is looked at
+ * without a lock.
  *
  * LACUNA_SEED=n replays one seed. */
 #include <setjmp.h>
@@ -8,8 +9,13 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "store/test-cache.h"
 
@@ -97,6 +103,7 @@ model_read (unsigned d, uint64_t block)
 
     assert_ptr_equal (frame, b->filling);
     if (random_below (2) == 0) {
+      waiter_init (&waiter);
       assert_true (cache_wait_fill (model.cache, frame, &waiter));
       content_set (frame, model.disks[d].id, block, b->stored);
       cache_fill_end (model.cache, frame, true, &model.wake);
@@ -443,6 +450,23 @@ model_find_dirty (unsigned d, uint64_t block, uint64_t length)
 }
 
 static void
+model_counts (unsigned d)
+{
+  uint64_t fresh = 0, dirty = 0, copies = 0;
+
+  for (uint64_t at = 0; at < MODEL_BLOCKS; at++) {
+    const struct model_block *b = &model.blocks[d][at];
+
+    fresh += b->dirty != 0 && !b->logged;
+    dirty += b->dirty != 0;
+    copies += b->dirty != 0 && b->copy;
+  }
+  assert_true (atomic_load (&model.disks[d].fresh_count) == fresh);
+  assert_true (atomic_load (&model.disks[d].dirty_count) == dirty);
+  assert_true (atomic_load (&model.disks[d].copy_count) == copies);
+}
+
+static void
 model_step (void)
 {
   unsigned d = (unsigned) random_below (MODEL_DISKS);
@@ -488,8 +512,11 @@ model_run (void)
       for (uint64_t at = 0; at < MODEL_BLOCKS && step % 64 == 0; at++)
         if (model.blocks[d][at].filling != NULL && ++fills > 8)
           model_end_fill (d, at);
-    if (step % 256 == 0)
+    if (step % 256 == 0) {
       cache_verify (model.cache);
+      for (unsigned d = 0; d < MODEL_DISKS; d++)
+        model_counts (d);
+    }
   }
   while (model.writeback_count > 0)
     model_settle ();
@@ -578,6 +605,85 @@ test_adopt (void **state)
   arena_free (arena);
 }
 
+/* --- what is looked at without a lock --- */
+
+/* One that another process can look into. */
+static struct cache_disk *
+sight_map_disk (void)
+{
+  struct cache_disk *disk = mmap (NULL, sizeof *disk, PROT_READ | PROT_WRITE,
+                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+  assert_true (disk != MAP_FAILED);
+  cache_disk_init (disk, 1);
+  return disk;
+}
+
+/* Block 7 is written, and goes into the journal. */
+static void
+sight_write (struct cache *cache, struct cache_disk *disk)
+{
+  struct list wake = LIST_INIT (wake);
+  struct frame *fresh = cache_allocate (cache), *picked;
+  struct cache_ticket ticket;
+  struct waiter waiter;
+
+  waiter_init (&waiter);
+  CHECK (cache_charge_dirty (cache, 1, &waiter, &ticket));
+  CHECK (cache_publish (cache, disk, 7, fresh, NULL, false, NULL, &wake));
+  CHECK (cache_collect_block (cache, disk, 7, 1, &picked));
+  cache_committed (cache, picked, true);
+  cache_put (cache, picked);
+  cache_put (cache, fresh);
+}
+
+static void
+sight_write_traced (struct cache *cache, struct cache_disk *disk)
+{
+  if (ptrace (PTRACE_TRACEME, 0, NULL, NULL) != 0)
+    _exit (1);
+  raise (SIGSTOP);
+  sight_write (cache, disk);
+  _exit (0);
+}
+
+/* A block that is dirty, and in the journal, is written and committed once more.  After no
+ * instruction of that does a disk look as if it had no such block. */
+static void
+test_sight (void **state)
+{
+  struct arena *arena = arena_make (64);
+  struct cache *cache = cache_create (arena);
+  struct cache_disk *disk = sight_map_disk ();
+  struct cache_dropped dropped = { 0 };
+  struct list wake = LIST_INIT (wake);
+  unsigned steps = 0;
+  int status;
+  pid_t child;
+
+  (void) state;
+  sight_write (cache, disk);
+  child = fork ();
+  assert_true (child >= 0);
+  if (child == 0)
+    sight_write_traced (cache, disk);
+  while (assert_int_equal (waitpid (child, &status, 0), child), WIFSTOPPED (status)) {
+    assert_int_equal (atomic_load (&disk->dirty_count), 1);
+    assert_int_equal (atomic_load (&disk->copy_count), 1);
+    assert_int_equal (ptrace (PTRACE_SINGLESTEP, child, NULL, NULL), 0);
+    steps++;
+  }
+  assert_true (WIFEXITED (status));
+  print_message ("%u instructions\n", steps);
+  cache_drop (cache, disk, 0, 100, &dropped, &wake);
+  cache_disk_destroy (disk);
+  munmap (disk, sizeof *disk);
+  cache_destroy (cache, false);
+  arena_free (arena);
+  if (WEXITSTATUS (status) != 0)
+    skip ();
+}
+
 int
 main (void)
 {
@@ -585,6 +691,7 @@ main (void)
     cmocka_unit_test (test_model),
     cmocka_unit_test (test_admission_order),
     cmocka_unit_test (test_adopt),
+    cmocka_unit_test (test_sight),
   };
 
   return cmocka_run_group_tests_name ("cache", tests, NULL, NULL);
