@@ -961,7 +961,7 @@ static const struct {
   { "writeback", sizeof (struct writeback), 8520 },
   { "checkpoint", sizeof (struct checkpoint), 624 },
   { "keeper", sizeof (struct keeper), 9848 },
-  { "store", sizeof (struct store), 16688 },
+  { "store", sizeof (struct store), 16712 },
   { "btree", sizeof (struct btree), 80 },
 };
 
