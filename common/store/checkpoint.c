@@ -7,6 +7,7 @@
  *   wait for who is changing maps in steps
  *   with the gate closed: freeze all maps that have changed, and the table of shared runs, note the
  *     tail's end (the position)
+ *   let all items before the position become durable, and the record that is in flight
  *   write the new nodes, both copies, children before parents; the disks' nodes; the table; the
  *     catalogue
  *   flush; write the superblock; flush; write its second copy
@@ -16,7 +17,12 @@
  * never overwritten, and their places are given back last.  Maps go on changing while they are
  * written: a frozen node is copied before it is changed (btree.h).
  *
- * A checkpoint waits for no commit: a commit may be waiting for it.
+ * The record in flight may hold a newer copy of a block whose older one lies in the old half; were it
+ * lost after that half was given up, both would be.  And the nodes must not be ahead of the journal:
+ * DATA of a block that was deallocated before the position would be found without what voids it.
+ *
+ * But a commit may be waiting for the half that the checkpoint frees.  Then it has collected no
+ * record yet, so none is in flight, and the checkpoint does not wait for it (commit_join_room).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -32,6 +38,8 @@ enum checkpoint_stage {
   CHECKPOINT_PLACE,     /* it is being written back */
   CHECKPOINT_LOCK,      /* nobody is moving mappings */
   CHECKPOINT_FREEZE,
+  CHECKPOINT_COMMIT,    /* what is in flight, and the items before the position */
+  CHECKPOINT_COMMITTED,
   CHECKPOINT_GATHER,    /* the next batch of nodes */
   CHECKPOINT_WRITTEN,
   CHECKPOINT_FLUSHED,   /* all nodes are durable: the superblock */
@@ -212,7 +220,35 @@ checkpoint_freeze (struct store *store)
 
   checkpoint->disk = NULL;
   checkpoint->has_maps = checkpoint->is_catalogue_frozen = checkpoint->is_writer_active = false;
+  /* While a store is opened or closed nobody changes anything, and its old journal counts. */
+  checkpoint->stage
+    = checkpoint->kind == CHECKPOINT_RUNNING ? CHECKPOINT_COMMIT : CHECKPOINT_GATHER;
+  return OP_MORE;
+}
+
+static enum op_next
+checkpoint_commit (struct store *store, struct op *op)
+{
+  struct checkpoint *checkpoint = &store->keeper.checkpoint;
+
+  checkpoint->stage = CHECKPOINT_COMMITTED;
+  op_expect (op);
+  if (commit_join_room (store, &checkpoint->commit, op))
+    return OP_WAIT;
+  op_wake (op);
+  return OP_MORE;
+}
+
+static enum op_next
+checkpoint_committed (struct store *store)
+{
+  struct checkpoint *checkpoint = &store->keeper.checkpoint;
+
   checkpoint->stage = CHECKPOINT_GATHER;
+  if (store_is_failed (store)) {
+    checkpoint->error = -EIO;
+    checkpoint->stage = CHECKPOINT_END;
+  }
   return OP_MORE;
 }
 
@@ -641,6 +677,10 @@ checkpoint_step (struct store *store, struct op *op)
     return checkpoint_lock (store, op);
   case CHECKPOINT_FREEZE:
     return checkpoint_freeze (store);
+  case CHECKPOINT_COMMIT:
+    return checkpoint_commit (store, op);
+  case CHECKPOINT_COMMITTED:
+    return checkpoint_committed (store);
   case CHECKPOINT_GATHER:
     return checkpoint_gather (store, op);
   case CHECKPOINT_WRITTEN:

@@ -120,7 +120,6 @@ commit_add (struct store *store, struct commit_request *request, struct op *op)
   struct commit *commit = &store->commit;
   bool starts = false, joins;
 
-  order_wait (&op->waiter, WAITS_FOR_COMMIT);
   request->waiter = &op->waiter;
   request->error = 0;
   pthread_mutex_lock (&commit->mutex);
@@ -140,12 +139,14 @@ commit_add (struct store *store, struct commit_request *request, struct op *op)
 void
 commit_join (struct store *store, struct commit_request *request, struct op *op)
 {
+  order_wait (&op->waiter, WAITS_FOR_COMMIT);
   commit_add (store, request, op);
 }
 
 bool
 commit_join_room (struct store *store, struct commit_request *request, struct op *op)
 {
+  order_wait (&op->waiter, WAITS_FOR_ROOM);
   *request = (struct commit_request) { .is_room = true };
   return commit_add (store, request, op);
 }

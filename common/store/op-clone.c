@@ -3,7 +3,7 @@
  * one, without a copy: the blocks get one owner more.  An administrative op; stands for:
  *
  *   [admin lock; tail room]  check
- *   write back what is dirty in the source
+ *   write back what is dirty in the source and the target
  *   lock both ranges QUIESCE, in order of disk and block; write back the rest
  *   keep checkpoints off
  *   upgrade the target's lock to EXCLUSIVE
@@ -17,7 +17,9 @@
  * The item is what makes it happen: before it nothing has changed, after it nothing can fail, and
  * replay does the same once more with the maps as they were at that point of the journal.  So at
  * that point the source's range must be all in the maps: no dirty block, and no DATA of it in the
- * journal that could come back.  Writers are kept off until the blocks have their new owner, or a
+ * journal that could come back.  The same holds for the target: a dirty block of it would be taken
+ * over by whoever finds the arena with the item and before the drop, and DATA of it by whoever finds
+ * a checkpoint that has the clone and no record that has.  Writers are kept off until the blocks have their new owner, or a
  * WRITE that found its block private would have it written in place under the target's eyes.
  *
  * The map and the table are changed in many steps.  A checkpoint in between would freeze half of
@@ -37,9 +39,11 @@
 
 enum clone_stage {
   CLONE_WRITE_BACK = ADMIN_OWN,    /* so that writers are kept off for the rest only */
+  CLONE_WRITE_BACK_TARGET,
   CLONE_LOCK_FIRST,
   CLONE_LOCK_SECOND,
   CLONE_WRITE_REST,  /* the source's dirty blocks to their places */
+  CLONE_WRITE_REST_TARGET,
   CLONE_CLEANED,
   CLONE_UPGRADE,     /* checkpoints are kept off */
   CLONE_COUNT,       /* what memory the changes need */
@@ -157,16 +161,23 @@ clone_lock (struct admin *admin, bool is_second, int next)
   return OP_MORE;
 }
 
+static bool
+clone_has_dirty (struct admin *admin, struct disk *disk, uint64_t from)
+{
+  uint64_t block, count;
+
+  return cache_find_dirty (admin->store->cache, &disk->cache, from, admin->clone->length, &block,
+                           &count);
+}
+
 static enum op_next
 clone_cleaned (struct admin *admin)
 {
   struct clone *clone = admin->clone;
   struct op *op = &admin->op;
-  uint64_t block, count;
 
-  if (clone->writeback.error != 0
-      || cache_find_dirty (admin->store->cache, &clone->source->cache, clone->from, clone->length,
-                           &block, &count))
+  if (clone_has_dirty (admin, clone->source, clone->from)
+      || clone_has_dirty (admin, clone->target, clone->to))
     return admin_fail (admin, -EIO, "what was written to it last could not be brought to its place;"
                                     " see the log");
   op->stage = CLONE_UPGRADE;
@@ -260,8 +271,7 @@ clone_log (struct admin *admin)
                                               clone->to, clone->length, 0, &more, sizeof more));
   request_ids_add (&target->request_ids, admin->request_id);
   cache_drop (store->cache, &target->cache, clone->to, last, &dropped, &wake);
-  if (dropped.tokens > 0)
-    space_unreserve (store->space, dropped.tokens);
+  CHECK (dropped.tokens == 0 && dropped.copies == 0);
   pthread_rwlock_unlock (&store->gate);
   admin->tail_left -= sizeof (struct format_item) + sizeof more;
   op_wake_all (&wake);
@@ -350,13 +360,19 @@ clone_step (struct admin *admin)
   case CLONE_WRITE_BACK:
     /* If it cannot all be written, the second time will tell. */
     return admin_write_back (admin, &admin->clone->writeback, admin->clone->source,
+                             CLONE_WRITE_BACK_TARGET);
+  case CLONE_WRITE_BACK_TARGET:
+    return admin_write_back (admin, &admin->clone->writeback, admin->clone->target,
                              CLONE_LOCK_FIRST);
   case CLONE_LOCK_FIRST:
     return clone_lock (admin, false, CLONE_LOCK_SECOND);
   case CLONE_LOCK_SECOND:
     return clone_lock (admin, true, CLONE_WRITE_REST);
   case CLONE_WRITE_REST:
-    return admin_write_back (admin, &admin->clone->writeback, admin->clone->source, CLONE_CLEANED);
+    return admin_write_back (admin, &admin->clone->writeback, admin->clone->source,
+                             CLONE_WRITE_REST_TARGET);
+  case CLONE_WRITE_REST_TARGET:
+    return admin_write_back (admin, &admin->clone->writeback, admin->clone->target, CLONE_CLEANED);
   case CLONE_CLEANED:
     return clone_cleaned (admin);
   case CLONE_UPGRADE:

@@ -29,7 +29,6 @@ enum write_stage {
 };
 
 /* After so many commits for the sake of space a WRITE gives up: what could be freed was freed. */
-#define WRITE_RETRIES_MAX 3
 
 /* A partly written block. */
 struct write_edge {
@@ -345,36 +344,20 @@ write_publish_blocks (struct request *request, uint64_t *tokens)
   return OP_DONE;
 }
 
-/* Without space: what was freed may be usable after a commit, and what has lost its other owners
- * may be written in place.  The lock is given up while waiting:
- * the commit may need write-back of this very range, behind a TRIM that waits for us. */
+/* The lock is given up while waiting: the commit may need write-back of this very range, behind a
+ * TRIM that waits for us. */
 static enum op_next
 write_no_space (struct request *request, uint64_t needs, int error)
 {
   struct op *op = &request->op;
   struct store *store = request->disk->store;
-  struct space_counts counts;
-  bool has_room;
+  enum op_next next = OP_DONE;
 
   write_unlock (request);
-  space_get_counts (store->space, &counts);
-  /* Freed since then. */
-  has_room = counts.free >= counts.reserved + needs
-             && atomic_load (&store->host_room) >= (int64_t) needs;
-  if (error != -ENOSPC)
-    return write_fail (request, error);
-  if ((!has_room && counts.pending == 0 && counts.discarding == 0 && counts.unshared == 0)
-      || request->retries++ == WRITE_RETRIES_MAX)
-    return write_fail (request, -ENOSPC);
   op->stage = WRITE_LOCK;
-  if (has_room)
-    return OP_MORE;
-  op_expect (op);
-  if (counts.pending == 0 && counts.unshared == 0 && keeper_wait_discard (store, &op->waiter))
-    return OP_WAIT;
-  request->fill->commit = (struct commit_request) { .disk = NULL };
-  commit_join (store, &request->fill->commit, op);
-  return OP_WAIT;
+  if (error == -ENOSPC && request->retries++ < SPACE_RETRIES_MAX)
+    next = store_wait_space (store, needs, &request->fill->commit, op);
+  return next != OP_DONE ? next : write_fail (request, error);
 }
 
 static enum op_next
@@ -388,6 +371,11 @@ write_publish (struct request *request)
   if (request->offset + request->length > disk_size (request->disk)) {
     write_unlock (request);
     return write_fail (request, -ENOSPC);
+  }
+  /* What let us in may have been a shift that could not be made durable (op-shift.c). */
+  if (store_is_failed (store)) {
+    write_unlock (request);
+    return write_fail (request, -EIO);
   }
   CHECK (range_request_holds (&request->fill->range, &request->disk->range_lock,
                               request_first_block (request) + request->at,

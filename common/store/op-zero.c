@@ -371,41 +371,52 @@ zero_has_dirty (struct disk *disk, const struct extent *extent)
                            &length);
 }
 
-/* Makes EXTENT, or its first part, unwritten, hole or not, with at most *ITEMS items.  Returns how
- * many blocks are done, or negative errno.
+/* What the range's frames held is over; the items that say so come first, or a process killed in
+ * between would leave neither.  A dirty frame over no extent, or an unwritten one, has nothing else
+ * to be logged than the copy that the journal has of it. */
+static void
+zero_forget (struct disk *disk, const struct extent *extent, unsigned *items, struct list *wake)
+{
+  *items -= zero_retire (disk, extent->block, extent->length);
+  zero_drop (disk, extent->block, extent->length, wake);
+}
+
+/* The same where EXTENT is a hole, or shares its place with others: it gets space of its own.
  *
- * Promises of what is dirty come free when that is dropped, which cannot be undone: where the
- * extent is shared, its blocks would be seen again that the dirty ones had replaced.  So it becomes
- * a hole with that, and is one if there is not enough space after all, or items for a part only. */
+ * Promises of what is dirty come free when that is dropped, which cannot be undone: where the extent
+ * is shared, its blocks would be seen again that the dirty ones had replaced.  So it becomes a hole
+ * with that, and is one if there is not enough space after all, or items for a part only. */
+static int64_t
+zero_keep_new (struct disk *disk, struct extent *extent, unsigned *items, struct list *wake)
+{
+  struct store *store = disk->store;
+  int error = space_reserve (store->space, extent->length);
+
+  if (error != 0 && !zero_has_dirty (disk, extent))
+    return error;
+  if (extent->state != EXTENT_HOLE) {
+    zero_unshare (disk, extent);
+    --*items;
+  }
+  zero_forget (disk, extent, items, wake);
+  if (error != 0)
+    error = space_reserve (store->space, extent->length);
+  return error != 0 ? error : (int64_t) zero_allocate (disk, extent, items);
+}
+
+/* Makes EXTENT, or its first part, unwritten, hole or not, with at most *ITEMS items.  Returns how
+ * many blocks are done, or negative errno. */
 static int64_t
 zero_keep_extent (struct disk *disk, struct extent extent, unsigned *items, struct list *wake)
 {
-  struct store *store = disk->store;
-  bool needs_space = store_needs_space (store, &extent);
-  int error = needs_space ? space_reserve (store->space, extent.length) : 0;
-
-  if (error != 0 && !zero_has_dirty (disk, &extent))
-    return error;
-  /* Dirty frames over unwritten or no extents have nothing to be logged but their
-   * copies in the journal. */
-  *items -= zero_retire (disk, extent.block, extent.length);
-  zero_drop (disk, extent.block, extent.length, wake);
-  if (needs_space) {
-    if (extent.state != EXTENT_HOLE) {
-      zero_unshare (disk, &extent);
-      --*items;
-    }
-    if (error != 0)
-      error = space_reserve (store->space, extent.length);
-    if (error != 0)
-      return error;
-    return zero_allocate (disk, &extent, items);
-  }
+  if (store_needs_space (disk->store, &extent))
+    return zero_keep_new (disk, &extent, items, wake);
   if (extent.state == EXTENT_WRITTEN) {
     extent.state = EXTENT_UNWRITTEN;
     zero_set_unwritten (disk, &extent);
     --*items;
   }
+  zero_forget (disk, &extent, items, wake);
   return extent.length;
 }
 
@@ -450,6 +461,7 @@ zero_apply (struct request *request)
   struct list wake = LIST_INIT (wake);
   uint64_t length = fill->range.last - fill->range.first + 1, bytes = 0;
   int64_t done = length;
+  enum op_next next;
 
   if (request->end > disk_blocks (disk))
     done = request->kind == REQUEST_TRIM ? -EINVAL : -ENOSPC;
@@ -466,11 +478,19 @@ zero_apply (struct request *request)
   op_wake_all (&wake);
   if (journal_is_pressed (&store->journal))
     keeper_kick (store);
+  op->stage = ZERO_STEP;
+  if (done == -ENOSPC && request->end <= disk_blocks (disk)
+      && request->retries++ < SPACE_RETRIES_MAX) {
+    next = store_wait_space (store, length, &fill->commit, op);
+    if (next != OP_DONE)
+      return next;
+  }
   if (done < 0)
     op->error = done;
-  else
+  else {
     request->at += done;
-  op->stage = ZERO_STEP;
+    request->retries = 0;
+  }
   return op->error == 0 && request->at < request->end ? OP_YIELD : OP_MORE;
 }
 

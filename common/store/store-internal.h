@@ -16,7 +16,8 @@
  *                cloning of a range, which is an administrative op, has two QUIESCE.
  *   write-back   keeper_write_back, while a range is held: only one that is held QUIESCE.
  *   maps lock    one op that changes maps in steps, or the checkpoint that has frozen them.  Who
- *                holds it waits for an upgrade or for the device, and for nothing else.
+ *                holds it waits for an upgrade or for the device, and for nothing else but, the
+ *                checkpoint, for a commit that does not wait for it (commit_join_room).
  *   upgrade      of a QUIESCE: waits for those who hold the range SHARED, and these for the device.
  *   reservation  never waited for while a range lock is held: that is given up, what was freed is
  *                committed, and all is tried again.
@@ -634,6 +635,13 @@ bool store_arena_path_wanted (struct store *store, const struct store_options *o
  * was not used. */
 int store_promise (struct store *store, uint64_t count);
 void store_unpromise (struct store *store, uint64_t count);
+/* OP was not promised COUNT blocks (ENOSPC), and holds no range.  OP_MORE: they are there by now.
+ * OP_WAIT: it is woken, by COMMIT or by a discard, when there may be more: what was freed can be used
+ * after a commit, and what has lost its other owners can be written in place.  OP_DONE: nothing of
+ * that is on its way.  Not more than SPACE_RETRIES_MAX times for one request. */
+#define SPACE_RETRIES_MAX 3
+enum op_next store_wait_space (struct store *store, uint64_t count, struct commit_request *commit,
+                               struct op *op);
 /* Whether what is written to the first blocks of EXTENT, a part of a map or of a hole, goes to a
  * new place: it has none, or not for itself alone.  EXTENT is clipped to those blocks of which the
  * answer is true. */

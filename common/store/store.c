@@ -119,6 +119,26 @@ store_promise (struct store *store, uint64_t count)
   return error;
 }
 
+enum op_next
+store_wait_space (struct store *store, uint64_t count, struct commit_request *commit,
+                  struct op *op)
+{
+  struct space_counts counts;
+
+  space_get_counts (store->space, &counts);
+  if (counts.free >= counts.reserved + count
+      && atomic_load (&store->host_room) >= (int64_t) count)
+    return OP_MORE;
+  if (counts.pending == 0 && counts.discarding == 0 && counts.unshared == 0)
+    return OP_DONE;
+  op_expect (op);
+  if (counts.pending == 0 && counts.unshared == 0 && keeper_wait_discard (store, &op->waiter))
+    return OP_WAIT;
+  *commit = (struct commit_request) { .disk = NULL };
+  commit_join (store, commit, op);
+  return OP_WAIT;
+}
+
 void
 store_unpromise (struct store *store, uint64_t count)
 {

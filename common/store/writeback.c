@@ -449,7 +449,8 @@ writeback_place (struct store *store, struct op *op)
   for (uint32_t i = 0; i < writeback->io_count; i++)
     end = MAX (end, writeback->ios[i].io.io.place + writeback->ios[i].io.io.length);
   writeback->stage = WRITEBACK_WRITTEN;
-  error = store_grow (store, end);
+  /* On a store that has failed, a place in memory may be that of another block on the device. */
+  error = store_is_failed (store) ? -EIO : store_grow (store, end);
   for (uint32_t i = 0; i < writeback->io_count; i++)
     if (error != 0)
       writeback->ios[i].io.io.error = error;
