@@ -73,6 +73,7 @@ struct transport {
   /* TLS. */
   struct ssl_st *ssl;            /* OpenSSL's; NULL: plain */
   bool wants_write;              /* -EAGAIN: it waits for the socket to be writable */
+  bool is_corked;                /* TCP waits for more to send */
   bool is_broken;                /* not even a goodbye can be sent */
   const char *reason;            /* why the handshake failed */
   char user[IDENTITY_USER_MAX + 1];   /* who has shown that it has this user's key; "": nobody */

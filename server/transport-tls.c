@@ -6,6 +6,8 @@
  * as they are.
  */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +90,30 @@ gather (uint8_t *record, const struct iovec *segments, unsigned count)
   return length;
 }
 
+/* Whether the segments have more than LENGTH bytes. */
+static bool
+is_longer (const struct iovec *segments, unsigned count, size_t length)
+{
+  for (unsigned i = 0; i < count; i++) {
+    if (segments[i].iov_len > length)
+      return true;
+    length -= segments[i].iov_len;
+  }
+  return false;
+}
+
+/* OpenSSL hands each record to the socket by itself.  Of those with more behind them TCP is to make
+ * packets as long as it can; sockets that are not TCP's refuse, without harm. */
+static void
+cork (struct transport *transport, bool is_on)
+{
+  int on = is_on;
+
+  if (transport->is_corked != is_on)
+    setsockopt (transport->send_fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+  transport->is_corked = is_on;
+}
+
 static ssize_t
 tls_send (struct transport *transport, const struct iovec *segments, unsigned count)
 {
@@ -100,10 +126,14 @@ tls_send (struct transport *transport, const struct iovec *segments, unsigned co
     length = gather (record, segments, count);
     data = record;
   }
+  if (is_longer (segments, count, length))
+    cork (transport, true);
   ERR_clear_error ();
   errno = 0;
   /* After -EAGAIN the same bytes come again, as OpenSSL wants it: nothing gets in front of them. */
   result = SSL_write_ex (transport->ssl, data, length, &sent);
+  if (result == 1 && !is_longer (segments, count, sent))
+    cork (transport, false);
   if (result == 1)
     return (ssize_t) sent;
   result = tls_error (transport, result);
