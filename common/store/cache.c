@@ -270,13 +270,14 @@ cache_fill_begin (struct cache *cache, struct cache_disk *disk, uint64_t block,
   return answer;
 }
 
-void
+bool
 cache_fill_end (struct cache *cache, struct frame *frame, bool ok, struct list *wake)
 {
   pthread_mutex_t *lock = bucket_lock_frame (cache, frame);
   bool is_orphan = frame_has (frame, FRAME_IS_ORPHAN);
 
   CHECK (frame_state (frame) == FRAME_FILLING);
+  ok = ok && !is_orphan;
   frame_set_state (frame, ok ? FRAME_CLEAN : FRAME_FREE);
   if (!ok && !is_orphan)
     index_remove (cache, frame);
@@ -284,11 +285,12 @@ cache_fill_end (struct cache *cache, struct frame *frame, bool ok, struct list *
   mutex_unlock (lock);
 
   if (is_orphan)
-    return;
+    return false;
   if (ok)
     replacement_enter (cache, frame);
   else
     cache_put (cache, frame);
+  return ok;
 }
 
 bool

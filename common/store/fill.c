@@ -7,6 +7,12 @@
  * The index is asked before the map.  The other way round would be wrong: a block that is
  * dirty and not mapped yet may be written back, cleaned and evicted between the two looks, and
  * would be taken for a hole.
+ *
+ * Write-back may move a block meanwhile, for it shares the range: one that shares its place with
+ * others, or cannot be written there; and the old place may be given away while it is being read.
+ * But it moves what is dirty.  So where a block lies is looked up, or known not to have changed,
+ * after its frame was put into the index; and if that frame has been replaced when the device
+ * answers, what was read is not used.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -61,6 +67,19 @@ fill_add_read (struct fill *fill, unsigned index, struct frame *frame, uint64_t 
   return true;
 }
 
+/* Where block INDEX lies, which was at PLACE before its frame was put into the index. */
+static uint64_t
+fill_look_again (const struct fill *fill, struct disk *disk, unsigned index, uint64_t place)
+{
+  struct extent extent;
+
+  if (atomic_load (&disk->placements) == fill->placements)
+    return place;
+  extent_map_lookup (&disk->map, fill->first + index, 1, &extent);
+  CHECK (extent.state == EXTENT_WRITTEN);
+  return extent.place;
+}
+
 /* A block that is mapped and written: takes it on.  False: no more ios, or no frame. */
 static bool
 fill_block (struct fill *fill, struct disk *disk, unsigned index, uint64_t place)
@@ -84,6 +103,7 @@ fill_block (struct fill *fill, struct disk *disk, unsigned index, uint64_t place
   case CACHE_YOURS:
     break;
   }
+  place = fill_look_again (fill, disk, index, place);
   if (!fill_add_read (fill, index, fresh, place)) {
     struct list wake = LIST_INIT (wake);
 
@@ -119,6 +139,7 @@ fill_start (struct fill *fill, struct op *op, struct disk *disk, uint64_t first,
         frames[index] = frame;
     }
   }
+  fill->placements = atomic_load (&disk->placements);
   fill->extent_count
     = extent_map_scan (&disk->map, first, count, fill->extents, ARRAY_COUNT (fill->extents));
   for (unsigned e = 0; e < fill->extent_count && taken < count; e++) {
@@ -158,8 +179,7 @@ fill_finish (struct fill *fill, struct store *store, struct list *wake)
     for (unsigned j = 0; j < io->length; j++) {
       struct frame **frame = &fill->frames[fill->io_first[i] + j];
 
-      cache_fill_end (store->cache, *frame, io->error == 0, wake);
-      if (io->error != 0) {
+      if (!cache_fill_end (store->cache, *frame, io->error == 0, wake)) {
         cache_put (store->cache, *frame);
         *frame = FRAME_UNKNOWN;
       }

@@ -170,7 +170,7 @@ read_busy (struct request *request)
     op_wake (op);
     fill->states[i] = FILL_KNOWN;
     if (atomic_load (&frame->state) == FRAME_FREE) {
-      /* Its reader failed; whether the device fails for us too, our own read will say. */
+      /* Its reader failed, as our own read will if the device is to blame; or it was replaced. */
       cache_put (request->disk->store->cache, frame);
       fill->frames[i] = FRAME_UNKNOWN;
     }

@@ -188,7 +188,7 @@ write_hold_hole (struct request *request, uint64_t block)
   is_hole = extent.state != EXTENT_WRITTEN;
   if (is_hole)
     memset (zeros->data, 0, BLOCK_SIZE);
-  cache_fill_end (cache, zeros, is_hole, &wake);
+  is_hole = cache_fill_end (cache, zeros, is_hole, &wake);
   op_wake_all (&wake);
   if (is_hole)
     return zeros;
@@ -246,7 +246,8 @@ write_edge_read (struct request *request)
     write_unlock (request);
     return write_fail (request, error);
   }
-  cache_put (request->disk->store->cache, request->fill->edge);
+  if (request->fill->edge != FRAME_UNKNOWN)
+    cache_put (request->disk->store->cache, request->fill->edge);
   request->fill->edge = NULL;
   request->op.stage = WRITE_PUBLISH;
   return OP_MORE;

@@ -101,6 +101,7 @@ struct disk {
                                        exclusive */
   _Atomic uint64_t last_position;   /* journal position after its newest item */
   _Atomic unsigned references;      /* disk_open, and the keeper's work on it */
+  _Atomic uint64_t placements;      /* how often write-back has given blocks another place, or one */
   _Atomic bool has_write_error;     /* a write-back failed and has not succeeded since */
   _Atomic bool is_changed;          /* its disk node must be written by the next checkpoint */
 
@@ -183,6 +184,7 @@ struct fill {
   struct journal_waiter tail;
   uint64_t first;                   /* block of frames[0] */
   unsigned count;
+  uint64_t placements;              /* of the disk, before the map was looked at */
   struct frame **frames;            /* the op's; FRAME_UNKNOWN on entry where it is to be found */
   enum fill_state states[WINDOW_BLOCKS];
   struct extent extents[WINDOW_BLOCKS];
@@ -208,8 +210,8 @@ void fill_release (struct store *store, struct fill *fill);
  * FRAME_UNKNOWN. */
 unsigned fill_start (struct fill *fill, struct op *op, struct disk *disk, uint64_t first,
                      struct frame **frames, unsigned count, bool is_optional);
-/* All reads have ended: publishes the frames.  0, or -EIO: those that failed are FRAME_UNKNOWN
- * again. */
+/* All reads have ended: publishes the frames.  0, or -EIO.  Those that failed, or were replaced
+ * meanwhile, are FRAME_UNKNOWN again. */
 int fill_finish (struct fill *fill, struct store *store, struct list *wake);
 
 /* --- commit.c --- */

@@ -532,6 +532,8 @@ writeback_publish_piece (struct store *store, const struct writeback_piece *piec
     writeback->tail_bytes -= JOURNAL_RANGE_ITEM;
     extent_map_set (&disk->map, &extent,
                     piece->is_moved ? writeback_forget_place : disk_space_free, store);
+    /* Before the frames are clean, and may leave the cache: see fill_look_again. */
+    atomic_fetch_add (&disk->placements, 1);
   }
   writeback_retire (store, piece);
   for (uint32_t i = 0; i < piece->count; i++)

@@ -10,8 +10,14 @@
  * the second gives back what it has, durably.  The first must not fail: least of all as if it were
  * memory that is missing, since there is space.
  *
- * The threads take turns; the first one waits in the place of cache_fill_begin, or, after
- * space_reserve, of space_get_counts (ld --wrap).
+ * Moved: the first reads a block that a clone shares, and has looked up where it lies; or it is about
+ * to ask the device for that.  Meanwhile the second writes the block, which is written back to a
+ * place of its own, and evicted; and the clone is trimmed, so that the old place is another block's,
+ * and has its data.  The first must read what the block was or is, and leave nothing else in the
+ * cache.
+ *
+ * The threads take turns; the first one waits in the place of cache_fill_begin, of op_submit, or,
+ * after space_reserve, of space_get_counts (ld --wrap).
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -26,7 +32,8 @@
 #define TURNS_MAX 200000
 
 static struct world *world;
-static bool is_armed;           /* for the hole; */
+static void *(*beside_fill) (void *);    /* what runs before cache_fill_begin of block 0, */
+static void *(*beside_submit) (void *);  /* and before a READ is submitted */
 static bool is_freeing;         /* for what is freed */
 static bool is_refused;         /* a promise */
 
@@ -38,10 +45,11 @@ __asan_default_options (void)
   return "detect_leaks=0";
 }
 
+/* The frame of a block; disk ids begin at 1. */
 static struct frame *
-peek (void)
+peek (unsigned disk, uint64_t block)
 {
-  struct frame *frame = cache_peek (world->store->cache, 1, 0);
+  struct frame *frame = cache_peek (world->store->cache, disk + 1, block);
 
   if (frame != NULL)
     cache_put (world->store->cache, frame);
@@ -49,20 +57,21 @@ peek (void)
 }
 
 static bool
-frame_is_dirty (void)
+frame_is_dirty (unsigned disk, uint64_t block)
 {
-  struct frame *frame = peek ();
+  struct frame *frame = peek (disk, block);
 
   return frame != NULL && atomic_load (&frame->state) == FRAME_DIRTY;
 }
 
 /* One request of the second thread, to its end. */
 static void
-do_request (enum request_kind kind, uint64_t offset, uint64_t length)
+do_request (unsigned disk, enum request_kind kind, unsigned flags, uint64_t offset,
+            uint64_t length)
 {
   unsigned others = world->busy;
 
-  CHECK (world_request (world, 1, 0, kind, 0, offset, length));
+  CHECK (world_request (world, 1, disk, kind, flags, offset, length));
   for (unsigned turns = 0; world->busy > others; turns++)
     CHECK (turns < TURNS_MAX && world_turn (world));
 }
@@ -78,19 +87,33 @@ let_second_run (void *(*main) (void *))
 
 /* --- hole --- */
 
+/* A WRITE in BLOCK, which is written back. */
+static void
+write_out (unsigned disk, uint64_t block, uint64_t from, uint64_t length)
+{
+  do_request (disk, REQUEST_WRITE, 0, block * BLOCK_SIZE + from, length);
+  CHECK (frame_is_dirty (disk, block));
+  world->store->keeper.old_version = cache_version (world->store->cache);
+  keeper_kick (world->store);
+  for (unsigned turns = 0; frame_is_dirty (disk, block); turns++)
+    CHECK (turns < TURNS_MAX && world_turn (world));
+}
+
+/* Block 0 of disk 0, by reading others. */
+static void
+evict (void)
+{
+  for (unsigned reads = 0; peek (0, 0) != NULL; reads++) {
+    CHECK (reads < 20 * BLOCKS);
+    do_request (0, REQUEST_READ, 0, (1 + reads % (BLOCKS - 1)) * BLOCK_SIZE, BLOCK_SIZE);
+  }
+}
+
 static void *
 write_beside (void *arg)
 {
-  do_request (REQUEST_WRITE, 1024, 512);
-  CHECK (frame_is_dirty ());
-  world->store->keeper.old_version = cache_version (world->store->cache);
-  keeper_kick (world->store);
-  for (unsigned turns = 0; frame_is_dirty (); turns++)
-    CHECK (turns < TURNS_MAX && world_turn (world));
-  for (unsigned reads = 0; peek () != NULL; reads++) {
-    CHECK (reads < 20 * BLOCKS);
-    do_request (REQUEST_READ, (1 + reads % (BLOCKS - 1)) * BLOCK_SIZE, BLOCK_SIZE);
-  }
+  write_out (0, 0, 1024, 512);
+  evict ();
   return arg;
 }
 
@@ -105,19 +128,23 @@ enum cache_found
 __wrap_cache_fill_begin (struct cache *cache, struct cache_disk *disk, uint64_t block,
                          struct frame *fresh, struct frame **found)
 {
-  if (is_armed && block == 0) {
-    is_armed = false;
-    let_second_run (write_beside);
+  void *(*beside) (void *) = beside_fill;
+
+  if (beside != NULL && block == 0) {
+    beside_fill = NULL;
+    let_second_run (beside);
   }
   return __real_cache_fill_begin (cache, disk, block, fresh, found);
 }
 
+/* A disk whose blocks from FIRST on are written. */
 static bool
-test_hole (void)
+make_world (uint64_t capacity, unsigned first)
 {
   struct world_options options = {
     .seed = 1,
-    .geometry = { .group_blocks = 4096, .meta_blocks = 256, .journal_half_blocks = 64 },
+    .geometry = { .group_blocks = 4096, .meta_blocks = 256, .journal_half_blocks = 64,
+                  .capacity = capacity },
     .device_blocks = 64, .device_blocks_max = 8192, .cache_bytes = 64 * BLOCK_SIZE,
     .tail_bytes = 64 * KIB, .request_bytes_max = 64 * BLOCK_SIZE, .contexts = 2,
     .is_plain = true, .step_weight = 1, .io_weight = 1,
@@ -127,15 +154,70 @@ test_hole (void)
   world = world_create (&options);
   is_ok = !world->is_failed && world_create_disk (world, 0, BLOCKS * BLOCK_SIZE)
           && world_settle (world);
-  for (unsigned block = 1; block < BLOCKS && is_ok; block++)
+  for (unsigned block = first; block < BLOCKS && is_ok; block++)
     is_ok = world_request (world, 0, 0, REQUEST_WRITE, 0, block * BLOCK_SIZE, BLOCK_SIZE)
             && world_settle (world);
-  is_ok = is_ok && world_reopen (world);
-  is_armed = true;
+  return is_ok;
+}
+
+static bool
+test_hole (void)
+{
+  bool is_ok = make_world (0, 1) && world_reopen (world);
+
+  beside_fill = write_beside;
   is_ok = is_ok && world_request (world, 0, 0, REQUEST_WRITE, 0, 512, 512) && world_settle (world);
-  CHECK (!is_ok || !is_armed);
+  CHECK (!is_ok || beside_fill == NULL);
   is_ok = is_ok && world_request (world, 0, 0, REQUEST_READ, 0, 0, BLOCK_SIZE)
           && world_settle (world) && world_reopen (world);
+  world_destroy (world);
+  return is_ok;
+}
+
+/* --- moved --- */
+
+/* All space but one block is taken, so the clone's second block gets the place that its first one
+ * shared. */
+static void *
+move_beside (void *arg)
+{
+  write_out (0, 0, 0, BLOCK_SIZE);
+  do_request (1, REQUEST_TRIM, REQUEST_FUA, 0, BLOCK_SIZE);
+  write_out (1, 1, 0, BLOCK_SIZE);
+  evict ();
+  return arg;
+}
+
+void __real_op_submit (struct op *op, struct op_io *io);
+void __wrap_op_submit (struct op *op, struct op_io *io);
+
+void
+__wrap_op_submit (struct op *op, struct op_io *io)
+{
+  void *(*beside) (void *) = beside_submit;
+
+  if (beside != NULL && io->io.kind == IO_READ) {
+    beside_submit = NULL;
+    let_second_run (beside);
+  }
+  __real_op_submit (op, io);
+}
+
+static bool
+test_moved (bool is_submitted)
+{
+  bool is_ok = make_world (256 + 2 * 64 + BLOCKS + 1, 0)
+               && world_create_disk (world, 1, 2 * BLOCK_SIZE) && world_settle (world)
+               && world_clone_range (world, 0, 0, BLOCK_SIZE, 1, 0) && world_settle (world)
+               && world_reopen (world);
+
+  *(is_submitted ? &beside_submit : &beside_fill) = move_beside;
+  is_ok = is_ok && world_request (world, 0, 0, REQUEST_READ, 0, 0, BLOCK_SIZE)
+          && world_settle (world);
+  CHECK (!is_ok || (beside_fill == NULL && beside_submit == NULL));
+  is_ok = is_ok && world_request (world, 0, 0, REQUEST_READ, 0, 0, BLOCK_SIZE)
+          && world_settle (world) && world_reopen (world);
+  CHECK (!is_ok || world->totals.errors == 0);
   world_destroy (world);
   return is_ok;
 }
@@ -214,7 +296,7 @@ main (void)
   setvbuf (stdout, NULL, _IOLBF, 0);
   world_log_nothing ();
   world_handle_signals ();
-  is_ok = test_hole () && test_freed ();
+  is_ok = test_hole () && test_moved (false) && test_moved (true) && test_freed ();
   printf ("%s test-hole\n", is_ok ? "ok" : "FAIL");
   return is_ok ? 0 : 1;
 }
