@@ -171,7 +171,8 @@ connection_send (struct connection *connection)
   }
   if (sent >= 0) {
     connection->reply_sent = connection->reply_length = 0;
-    sent = reply_send (connection);
+    sent = connection->is_broken ? -EIO : reply_send (connection);
+    transmit_fetch (connection);
   }
   if (sent < 0 && sent != -EAGAIN) {
     connection_die (connection);
@@ -190,7 +191,7 @@ static bool
 has_output (const struct connection *connection)
 {
   return connection->reply_length > 0 || connection->output.first < connection->output.count
-         || !list_is_empty (&connection->done);
+         || !list_is_empty (&connection->done) || connection->unfinished;
 }
 
 static void
@@ -304,7 +305,7 @@ advance_transmission (struct connection *connection)
     connection_changed (connection);
     return;
   }
-  set_reading (connection, !connection->is_paused && !connection->waits_for_memory);
+  set_reading (connection, !connection->is_paused && !connection->waits_for_engine);
 }
 
 static void
@@ -392,19 +393,11 @@ connection_stop (struct connection *connection)
   }
 }
 
-/* How long a client may hold memory and do nothing. */
-static double
-stall_seconds (const struct connection *connection)
-{
-  return store_is_short_of_memory (server_of (connection)->store) ? STALL_SECONDS_SHORT
-                                                                  : STALL_SECONDS;
-}
-
 void
 connection_tick (struct connection *connection, double at)
 {
   bool holds_memory = has_output (connection)
-                      || (connection->incoming && !connection->waits_for_memory);
+                      || (connection->incoming && !connection->waits_for_engine);
 
   switch (connection->state) {
   case CONNECTION_HANDSHAKE:
@@ -421,7 +414,7 @@ connection_tick (struct connection *connection, double at)
   case CONNECTION_DRAINING:
     if (connection->is_stopping && at - connection->since > STOP_SECONDS)
       holds_memory = true;
-    else if (at - connection->progress_at <= stall_seconds (connection))
+    else if (at - connection->progress_at <= STALL_SECONDS)
       return;
     if (holds_memory) {
       complain (connection, "a client was disconnected",

@@ -220,7 +220,8 @@ request_judge (const struct connection *connection, const struct arrived *arrive
     return nbd_failure (arrived->command, cause);
   /* What only the engine knows: the store, and the size of the cache. */
   error = request_validate (connection->disk, command_infos[arrived->command].kind,
-                            request_engine_flags (arrived), arrived->offset, arrived->length, &why);
+                            request_engine_flags (arrived->command, arrived->flags),
+                            arrived->offset, arrived->length, &why);
   failure = nbd_failure (arrived->command, nbd_cause_of_errno (error));
   if (error && why)
     failure.text = why;
@@ -228,17 +229,17 @@ request_judge (const struct connection *connection, const struct arrived *arrive
 }
 
 unsigned
-request_engine_flags (const struct arrived *arrived)
+request_engine_flags (uint16_t command, uint16_t flags)
 {
-  unsigned flags = 0;
+  unsigned result = 0;
 
-  if (arrived->flags & NBD_CMD_FLAG_FUA && command_infos[arrived->command].is_change)
-    flags |= REQUEST_FUA;
-  if (arrived->flags & NBD_CMD_FLAG_NO_HOLE)
-    flags |= REQUEST_NO_HOLE;
-  if (arrived->flags & NBD_CMD_FLAG_FAST_ZERO)
-    flags |= REQUEST_FAST_ZERO;
-  if (arrived->flags & NBD_CMD_FLAG_REQ_ONE)
-    flags |= REQUEST_ONE_EXTENT;
-  return flags;
+  if (flags & NBD_CMD_FLAG_FUA && command_infos[command].is_change)
+    result |= REQUEST_FUA;
+  if (flags & NBD_CMD_FLAG_NO_HOLE)
+    result |= REQUEST_NO_HOLE;
+  if (flags & NBD_CMD_FLAG_FAST_ZERO)
+    result |= REQUEST_FAST_ZERO;
+  if (flags & NBD_CMD_FLAG_REQ_ONE)
+    result |= REQUEST_ONE_EXTENT;
+  return result;
 }

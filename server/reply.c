@@ -41,6 +41,7 @@ slot_get (struct connection *connection)
   connection->in_use++;
   slot->failure = (struct nbd_failure) { NBD_SUCCESS, NULL };
   slot->is_in_engine = false;
+  slot->length = slot->at = 0;
   slot->read_bytes = slot->sent = slot->chunk_end = 0;
   return slot;
 }
@@ -52,6 +53,18 @@ slot_release (struct slot *slot)
 
   if (slot->is_in_engine)
     request_release (&slot->request);
+  if (slot->lent > 0)
+    lend_give_back (slot);
+  if (slot->copy)
+    free (slot->copy);
+  if (slot->extents) {
+    free (slot->extents);
+    connection->statuses--;
+  }
+  slot->copy = NULL;
+  slot->extents = NULL;
+  connection->copy_bytes -= slot->copy_bytes;
+  slot->copy_bytes = 0;
   connection->read_bytes -= slot->read_bytes;
   connection->in_use--;
   list_remove (&slot->link);
@@ -70,6 +83,54 @@ slot_finish (struct slot *slot)
 {
   list_append (&slot->connection->done, &slot->link);
   connection_changed (slot->connection);
+}
+
+/* --- the data of a READ: in frames, or copied --- */
+
+/* Up to here the data is there. */
+static uint64_t
+slot_end (const struct slot *slot)
+{
+  return slot->at + slot->request.length;
+}
+
+void
+slot_copy_piece (struct slot *slot)
+{
+  struct iovec segments[PIECE_BYTES / BLOCK_SIZE + 1];
+  uint64_t length = 0, bytes;
+  unsigned count = request_segments (&slot->request, 0, segments, ARRAY_COUNT (segments), &bytes);
+
+  CHECK (bytes == slot->request.length && bytes <= slot->copy_bytes);
+  slot->is_hole = request_is_hole (&slot->request, 0, &length) && length == bytes;
+  for (unsigned i = 0, at = 0; i < count; at += segments[i++].iov_len)
+    memcpy (slot->copy + at, segments[i].iov_base, segments[i].iov_len);
+  request_release (&slot->request);
+  slot->is_in_engine = false;
+}
+
+/* Data from slot->sent on, as request_segments. */
+static unsigned
+slot_segments (struct slot *slot, struct iovec *segments, unsigned max)
+{
+  uint64_t from = slot->sent - slot->at, bytes;
+
+  if (!slot->copy)
+    return request_segments (&slot->request, from, segments, max, &bytes);
+  segments[0] = (struct iovec) { slot->copy + from, slot->request.length - from };
+  return 1;
+}
+
+/* Whether data from slot->sent on is a hole, as request_is_hole. */
+static bool
+slot_is_hole (struct slot *slot, uint64_t *length)
+{
+  uint64_t from = slot->sent - slot->at;
+
+  if (!slot->copy)
+    return request_is_hole (&slot->request, from, length);
+  *length = slot->request.length - from;
+  return slot->is_hole;
 }
 
 /* --- replies out --- */
@@ -146,47 +207,47 @@ static void
 begin_read_chunk (struct output *output, struct slot *slot)
 {
   const struct connection *connection = slot->connection;
-  struct request *request = &slot->request;
-  uint64_t at = slot->sent, length = request->length;
+  uint64_t at = slot->sent, length = slot->length - at;
   bool is_hole = false, is_last;
 
   if (!connection->is_structured) {
-    slot->chunk_end = request->length;
+    slot->chunk_end = slot->length;
     add_simple (output, slot);
     return;
   }
   if (!(slot->flags & NBD_CMD_FLAG_DF)) {
-    is_hole = request_is_hole (request, at, &length);
+    is_hole = slot_is_hole (slot, &length);
     CHECK (length > 0);
   }
-  length = MIN (length, request->length - at);
-  is_last = at + length == request->length;
+  is_last = at + length == slot->length;
   if (is_hole) {
     struct nbd_hole *hole
       = add_chunk (output, slot, NBD_CHUNK_OFFSET_HOLE, is_last, sizeof *hole, 0);
 
-    hole->offset = to_be64 (request->offset + at);
+    hole->offset = to_be64 (slot->offset + at);
     hole->length = to_be32 ((uint32_t) length);
     slot->sent += length;
   } else {
     struct nbd_data *data
       = add_chunk (output, slot, NBD_CHUNK_OFFSET_DATA, is_last, sizeof *data, length);
 
-    data->offset = to_be64 (request->offset + at);
+    data->offset = to_be64 (slot->offset + at);
   }
   slot->chunk_end = at + length;
 }
 
-/* Data from slot->sent to slot->chunk_end, as far as there is room. */
+/* Data from slot->sent to slot->chunk_end, as far as it is there and there is room. */
 static void
 compose_read_data (struct output *output, struct slot *slot)
 {
-  while (slot->sent < slot->chunk_end && output->count < OUTPUT_SEGMENTS) {
+  uint64_t end = MIN (slot->chunk_end, slot_end (slot));
+
+  while (slot->sent < end && output->count < OUTPUT_SEGMENTS) {
     struct iovec *segments = &output->segments[output->count];
-    uint64_t bytes, left = slot->chunk_end - slot->sent;
+    uint64_t left = end - slot->sent;
     unsigned max = OUTPUT_SEGMENTS - output->count;
-    unsigned count = request_segments (&slot->request, slot->sent, segments,
-                                       (unsigned) MIN (max, left / BLOCK_SIZE + 2), &bytes);
+    unsigned count
+      = slot_segments (slot, segments, (unsigned) MIN (max, left / BLOCK_SIZE + 2));
 
     CHECK (count > 0);
     /* The segments go up to the request's end, the chunk may end before. */
@@ -210,16 +271,24 @@ output_has_room (const struct output *output)
 static bool
 compose_read (struct output *output, struct slot *slot)
 {
+  struct connection *connection = slot->connection;
+
   compose_read_data (output, slot);
-  while (slot->sent < slot->request.length) {
-    if (!output_has_room (output))
+  while (slot->sent < slot->length) {
+    if (slot->sent == slot_end (slot)) {
+      /* The next piece takes this one's memory, so this one is sent first. */
+      if (output->count == 0) {
+        list_remove (&slot->link);
+        connection->unfinished = slot;
+      }
+      return false;
+    }
+    if (slot->sent < slot->chunk_end || !output_has_room (output))
       return false;
     begin_read_chunk (output, slot);
     compose_read_data (output, slot);
-    if (slot->sent < slot->chunk_end)
-      return false;
   }
-  worker_count (&slot->connection->worker->counters.sent_bytes, slot->request.length);
+  worker_count (&connection->worker->counters.sent_bytes, slot->length);
   return true;
 }
 
@@ -280,7 +349,7 @@ compose (struct output *output, struct slot *slot)
     compose_error (output, slot);
   else if (slot->failure.error)
     add_simple (output, slot);
-  else if (slot->command == NBD_CMD_READ && slot->is_in_engine)
+  else if (slot->command == NBD_CMD_READ && slot->length > 0)
     return compose_read (output, slot);
   else if (slot->command == NBD_CMD_BLOCK_STATUS)
     compose_status (output, slot);
@@ -332,9 +401,11 @@ reply_send (struct connection *connection)
   for (;;) {
     if (output->first == output->count) {
       release_all (&connection->sending);
-      if (list_is_empty (&connection->done))
+      if (list_is_empty (&connection->done) || connection->unfinished)
         return 0;
       fill_output (connection);
+      if (output->count == 0)
+        return 0;
     }
     sent = connection->transport.class->send (&connection->transport,
                                               output->segments + output->first,
@@ -354,6 +425,10 @@ reply_send (struct connection *connection)
 void
 reply_drop (struct connection *connection)
 {
+  if (connection->unfinished && !connection->unfinished->is_in_engine) {
+    slot_release (connection->unfinished);
+    connection->unfinished = NULL;
+  }
   release_all (&connection->sending);
   release_all (&connection->done);
   connection->output.first = connection->output.count = 0;
@@ -369,7 +444,6 @@ reply_free (struct connection *connection)
   while ((link = list_take (&connection->free))) {
     struct slot *slot = container_of (link, struct slot, link);
 
-    free (slot->extents);
     free (slot);
   }
 }

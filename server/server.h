@@ -224,6 +224,16 @@ void negotiate_start (struct connection *connection);
  * end. */
 enum negotiate_result negotiate_run (struct connection *connection);
 
+/* --- lend.c: frames that clients hold for as long as they like --- */
+
+struct slot;
+
+void lend_open (struct server *server);
+/* Frames for a READ or WRITE of LENGTH bytes, > 0, until its reply is sent; false: too many are
+ * lent already, and the request must not hold any while the client is waited for. */
+bool lend_take (struct slot *slot, uint64_t offset, uint64_t length);
+void lend_give_back (struct slot *slot);
+
 /* --- reply.c: slots, and the replies that leave from them --- */
 
 #define IN_FLIGHT_MAX 128          /* requests of a connection, until their replies are sent */
@@ -232,6 +242,8 @@ enum negotiate_result negotiate_run (struct connection *connection);
  * reader holds up nobody else. */
 #define READ_BACKLOG_MAX (2 * MIB)
 #define STATUS_EXTENTS_MAX 1024    /* in one answer to BLOCK_STATUS */
+#define STATUSES_MAX 8             /* answers of a connection with more than one extent */
+#define PIECE_BYTES (64 * KIB)     /* of requests that no frames are lent to */
 #define OUTPUT_SEGMENTS 256
 
 /* One request of a client, from its header until its reply is sent.  Made on demand, kept by the
@@ -244,14 +256,20 @@ struct slot {
   uint16_t command, flags;         /* as the client sent them */
   struct nbd_failure failure;      /* error NBD_SUCCESS: none */
   bool is_in_engine;               /* request_init was called: needs request_release */
+  uint64_t length;                 /* READ, WRITE: of all of it */
+  uint32_t lent;                   /* frames; 0: it goes in pieces */
+  uint64_t at;                     /* of it: where what the engine has begins, all or a piece */
+  uint8_t *copy;                   /* READ: the data of the piece, whose frames are given back */
+  uint32_t copy_bytes;             /* counted in connection->copy_bytes */
+  bool is_hole;                    /* so is the piece */
   uint64_t read_bytes;             /* counted in connection->read_bytes */
   uint64_t sent;                   /* READ: bytes whose reply has been composed */
   uint64_t chunk_end;              /* READ: where the chunk that is being composed ends */
   uint64_t changes_before;         /* FLUSH: connection->changes_done when it came */
   unsigned contexts;               /* BLOCK_STATUS: to be answered */
   struct status_extent one_extent[CONTEXT_COUNT];
-  struct status_extent *extents;   /* STATUS_EXTENTS_MAX for each of the connection's contexts, once
-                                      more than one was wanted */
+  struct status_extent *extents;   /* STATUS_EXTENTS_MAX for each of the connection's contexts, if
+                                      more than one is wanted; counted in connection->statuses */
 };
 
 /* Replies on their way: what one sendmsg takes.  The slots in connection->sending are released
@@ -270,7 +288,11 @@ void slot_finish (struct slot *slot);
 /* Back to the free ones, with all that it holds of the engine. */
 void slot_release (struct slot *slot);
 
-/* Sends replies until there are none left, 0, or the socket is full, -EAGAIN; or negative errno. */
+/* READ, the engine is done with it, or a piece of it: copies the data, and lets its frames go. */
+void slot_copy_piece (struct slot *slot);
+
+/* Sends replies until there are none left, or connection->unfinished, 0; or the socket is full,
+ * -EAGAIN; or negative errno. */
 int reply_send (struct connection *connection);
 /* Releases all requests that are done, sent or not. */
 void reply_drop (struct connection *connection);
@@ -312,7 +334,7 @@ int request_decode (const struct connection *connection, const uint8_t *data, si
 /* Everything that can be wrong with a request before it is started. */
 struct nbd_failure request_judge (const struct connection *connection,
                                   const struct arrived *arrived);
-unsigned request_engine_flags (const struct arrived *arrived);
+unsigned request_engine_flags (uint16_t command, uint16_t flags);   /* as the client sent them */
 
 /* --- transmit.c: requests in --- */
 
@@ -329,13 +351,15 @@ int transmit_resume (struct connection *connection);
  * nothing to do. */
 bool transmit_start_sync (struct connection *connection);
 
-/* Releases the request whose payload was being received, or waited for memory. */
+/* Has the engine read the next piece of connection->unfinished. */
+void transmit_fetch (struct connection *connection);
+
+/* Releases the request whose payload was being received, unless the engine has it. */
 void transmit_drop_incoming (struct connection *connection);
 
 /* --- connection.c: a client from accept to the end --- */
 
 #define STALL_SECONDS 120          /* without progress, while replies or a payload hold memory */
-#define STALL_SECONDS_SHORT 5      /* the same while others wait for memory */
 #define STOP_SECONDS 10            /* for replies to be taken when the server ends */
 #define INPUT_BYTES (144 * 1024)   /* a batch of 32 WRITEs of 4 KiB, in one recv */
 
@@ -391,15 +415,20 @@ struct connection {
   unsigned in_use;                 /* not free */
   unsigned in_engine;              /* started, or waiting for admission; not yet done */
   uint64_t read_bytes;
+  uint32_t copy_bytes;             /* at most PIECE_BYTES */
+  unsigned statuses;
+  struct slot *unfinished;         /* a READ in pieces: the next one is to be read, and nothing else
+                                      to be sent before it */
   struct slot *incoming;           /* a WRITE whose payload is being received */
-  uint64_t incoming_bytes;         /* of it that are there */
-  bool waits_for_memory;           /* incoming is not admitted yet */
+  uint64_t incoming_bytes;         /* of it, or of the piece, that are there */
+  bool waits_for_engine;           /* incoming is not admitted yet, or a piece of it is written */
   uint64_t skip;                   /* payload bytes to throw away; then `incoming` is answered */
   bool is_paused;                  /* too much in flight: input is left where it is */
   double paused_at;
   bool is_ended;                   /* the client sends nothing more */
   bool is_stopping;                /* the server ends: new requests get ESHUTDOWN */
   bool is_fenced;
+  bool is_broken;                  /* a reply was begun that cannot be ended */
   struct fence *fence;             /* it waits for what others have left behind */
   uint64_t changes_done, changes_durable;   /* counts of requests that change the disk */
   struct read_stream stream;
@@ -468,6 +497,7 @@ struct worker {
   bool is_stopping;
   _Atomic unsigned question, answered;   /* notify.c's */
   double complained_at;            /* about a client; once a second is enough */
+  int64_t lend_stock;              /* lend.c's */
   struct list fences;              /* orders that are being carried out */
   struct worker_counters counters;
 
@@ -589,6 +619,7 @@ struct server {
   bool has_pidfile;                /* to be removed at the end */
   _Atomic bool is_stopping;
   struct admission admission;
+  _Atomic int64_t lend_small, lend_large;   /* frames that may still be lent */
   ev_signal on_terminate, on_interrupt, on_child, on_hangup;
   ev_timer notify_timer;           /* with NOTIFY_SOCKET only */
   bool has_watchdog;

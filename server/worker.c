@@ -346,6 +346,7 @@ workers_start (struct server *server)
   server->workers = calloc (server->options.threads, sizeof *server->workers);
   if (!server->workers)
     return -ENOMEM;
+  lend_open (server);
   for (unsigned i = 0; i < server->options.threads && error == 0; i++) {
     struct worker *worker = &server->workers[i];
 

@@ -207,12 +207,6 @@ cache_dirty_count (struct cache *cache)
 }
 
 bool
-cache_in_flight_wanted (struct cache *cache)
-{
-  return atomic_load (&cache->in_flight.waiting) != 0;
-}
-
-bool
 cache_dirty_wanted (struct cache *cache)
 {
   return atomic_load (&cache->dirty.waiting) != 0;

@@ -472,6 +472,7 @@ cache_get_stats (struct cache *cache, struct cache_stats *stats)
     .in_flight = atomic_load (&cache->in_flight.used) + atomic_load (&cache->in_flight_large.used),
     .dirty_max = cache->dirty.max,
     .in_flight_max = cache->frame_count / 2,
+    .in_flight_large_max = cache->in_flight_large.max,
   };
 }
 

@@ -107,7 +107,8 @@ struct frame {
 } __attribute__ ((aligned (64)));
 
 struct cache_stats {             /* hits and misses are counted by the ops: they know them anyway */
-  uint64_t evictions, frames, clean, dirty, free, in_flight, dirty_max, in_flight_max;
+  uint64_t evictions, frames, clean, dirty, free, in_flight, dirty_max, in_flight_max,
+    in_flight_large_max;         /* of in_flight_max */
 };
 
 /* The cache over ARENA's frames.  NULL: no memory. */
@@ -131,15 +132,11 @@ struct cache_ticket {
   bool is_refused;              /* by cache_refuse_dirty: nothing was charged (never cleared) */
 };
 
-/* Whether a request of up to CACHE_SMALL_MAX frames waits for what others have charged. */
-bool cache_in_flight_wanted (struct cache *cache);
-
 /* Charges COUNT frames for a request in flight (received payload, pinned replies).  True: charged.
  * False: TICKET is queued (first come, first served), and WAITER handed back by the uncharge that
  * makes room; it is charged then.  COUNT <= in_flight_max (cache_get_stats): half of all frames.
  * Requests of more than CACHE_SMALL_MAX frames have a share of their own (where the cache is large
- * enough for the longest one), and a queue: a client that stalls in the middle of one holds up
- * none of the others. */
+ * enough for the longest one), and a queue, so that they hold up none of the others. */
 #define CACHE_SMALL_MAX 256      /* 1 MiB: a window */
 #define CACHE_LARGE_MAX 8194     /* 32 MiB, not aligned */
 bool cache_charge (struct cache *cache, uint32_t count, struct waiter *waiter,

@@ -521,10 +521,14 @@ store_arena_path (struct store *store)
   return store->arena->path;
 }
 
-bool
-store_is_short_of_memory (struct store *store)
+void
+store_get_in_flight_max (struct store *store, uint64_t *small, uint64_t *large)
 {
-  return cache_in_flight_wanted (store->cache);
+  struct cache_stats stats;
+
+  cache_get_stats (store->cache, &stats);
+  *large = stats.in_flight_large_max;
+  *small = stats.in_flight_max - *large;
 }
 
 size_t

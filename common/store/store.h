@@ -121,9 +121,8 @@ void store_get_info (struct store *store, struct store_info *info);
 const char *store_path (struct store *store);
 const char *store_arena_path (struct store *store);   /* NULL: off */
 
-/* Whether requests of up to 1 MiB wait for memory that others, which were admitted before, hold.  Any
- * thread. */
-bool store_is_short_of_memory (struct store *store);
+/* Frames that requests of up to CACHE_SMALL_MAX frames may hold together, and longer ones. */
+void store_get_in_flight_max (struct store *store, uint64_t *small, uint64_t *large);
 
 /* Live counters, since the store was opened; see lacuna-stat in lacuna(1).  NAME is in lower_case
  * with the unit last. */
