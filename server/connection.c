@@ -76,6 +76,18 @@ connection_die (struct connection *connection)
   connection_changed (connection);
 }
 
+/* It takes no replies any more. */
+static void
+connection_give_up (struct connection *connection)
+{
+  if (connection->state == CONNECTION_TRANSMISSION && rest_has_goodbye (connection)) {
+    connection->is_mute = true;
+    connection_changed (connection);
+  } else {
+    connection_die (connection);
+  }
+}
+
 /* Receives for the handshake; what comes is looked at in connection_advance. */
 static void
 receive_handshake (struct connection *connection)
@@ -153,13 +165,28 @@ connection_is_ready (const struct connection *connection)
 
 /* --- moving on --- */
 
-/* Sends what there is.  False: the connection has died. */
+/* Somebody waits for it to do the rest, and not for its replies. */
+static bool
+is_waited_for (const struct connection *connection)
+{
+  return connection->is_fenced && connection->has_goodbye
+         && connection->state == CONNECTION_TRANSMISSION;
+}
+
+/* Sends what there is.  False: it can not be sent, and the connection has died, or will be advanced
+ * again. */
 static bool
 connection_send (struct connection *connection)
 {
   struct ev_loop *loop = connection->worker->loop;
   ssize_t sent = 0;
 
+  if (connection->is_mute) {
+    connection->reply_sent = connection->reply_length = 0;
+    reply_drop (connection);
+    ev_io_stop (loop, &connection->write_watcher);
+    return true;
+  }
   while (connection->reply_sent < connection->reply_length) {
     struct iovec segment = { connection->reply + connection->reply_sent,
                              connection->reply_length - connection->reply_sent };
@@ -174,8 +201,8 @@ connection_send (struct connection *connection)
     sent = connection->is_broken ? -EIO : reply_send (connection);
     transmit_fetch (connection);
   }
-  if (sent < 0 && sent != -EAGAIN) {
-    connection_die (connection);
+  if (sent < 0 && (sent != -EAGAIN || is_waited_for (connection))) {
+    connection_give_up (connection);
     return false;
   }
   if (sent < 0 && !ev_is_active (&connection->write_watcher)) {
@@ -194,6 +221,13 @@ has_output (const struct connection *connection)
          || !list_is_empty (&connection->done) || connection->unfinished;
 }
 
+/* There is something to be received of which the socket does not tell. */
+static bool
+has_more (const struct connection *connection)
+{
+  return connection->transport.has_more || connection->rest_at < connection->rest_length;
+}
+
 static void
 set_reading (struct connection *connection, bool is_wanted)
 {
@@ -202,7 +236,7 @@ set_reading (struct connection *connection, bool is_wanted)
     return;
   }
   ev_io_start (connection->worker->loop, &connection->read_watcher);
-  if (connection->transport.has_more)
+  if (has_more (connection))
     connection_changed (connection);
 }
 
@@ -323,6 +357,7 @@ connection_free (struct connection *connection)
   fence_forget (connection);
   identity_free (&connection->identity);
   free (connection->reply);
+  free (connection->rest);
   free (connection);
 }
 
@@ -338,7 +373,7 @@ connection_end (struct connection *connection)
 void
 connection_advance (struct connection *connection)
 {
-  if (connection->transport.has_more && ev_is_active (&connection->read_watcher))
+  if (has_more (connection) && ev_is_active (&connection->read_watcher))
     connection_receive (connection);
   switch (connection->state) {
   case CONNECTION_HANDSHAKE:
@@ -367,10 +402,11 @@ void
 connection_fence (struct connection *connection)
 {
   connection->is_fenced = true;
-  if (connection->state == CONNECTION_TRANSMISSION) {
+  if (connection->state != CONNECTION_TRANSMISSION)
+    return;
+  if (!rest_has_goodbye (connection))
     begin_draining (connection);
-    connection_changed (connection);
-  }
+  connection_changed (connection);
 }
 
 /* --- deadlines and the server's end --- */
@@ -419,7 +455,7 @@ connection_tick (struct connection *connection, double at)
     if (holds_memory) {
       complain (connection, "a client was disconnected",
                 "it held memory, and neither sent nor took data");
-      connection_die (connection);
+      connection_give_up (connection);
     }
     return;
   default:

@@ -7,7 +7,11 @@
  * read, until on all connections to that disk whose peer has gone
  *
  *   what was started has ended, and
- *   what was not started has been dropped.
+ *   what was not started has been dropped,
+ *
+ * or all of it has been done, where the client has said goodbye (NBD_CMD_DISC), as the protocol
+ * wants it.  Only those are waited for that chose the disk before, so that no two wait for each
+ * other.
  *
  * Connections belong to workers; each is asked by mail, looks at its own, and the last one to be
  * done tells the worker of the one that waits.
@@ -25,6 +29,7 @@ struct fence_order {
 struct fence {
   struct worker *worker;           /* of the connection that waits */
   struct connection *connection;   /* NULL: it is gone; for that worker alone */
+  uint64_t number;                 /* of the connection */
   const void *disk;                /* to be compared, not to be used */
   _Atomic unsigned pending;        /* orders that are not carried out */
   struct list done_link;           /* in worker->fences_done */
@@ -46,6 +51,7 @@ fence_start (struct connection *connection)
   struct server *server = connection->worker->server;
   struct fence *fence;
 
+  connection->number = atomic_fetch_add (&server->disks_chosen, 1);
   if (!is_shared (connection->disk))
     return 0;
   fence = malloc (sizeof *fence + server->worker_count * sizeof *fence->orders);
@@ -53,6 +59,7 @@ fence_start (struct connection *connection)
     return -ENOMEM;
   fence->worker = connection->worker;
   fence->connection = connection;
+  fence->number = connection->number;
   fence->disk = connection->disk;
   fence->pending = server->worker_count;
   connection->fence = fence;
@@ -78,11 +85,9 @@ fence_forget (struct connection *connection)
 
 /* A connection that the order is about. */
 static bool
-is_meant (const struct worker *worker, const struct fence *fence,
-          const struct connection *connection)
+is_meant (const struct fence *fence, const struct connection *connection)
 {
-  if (connection->disk != fence->disk
-      || (worker == fence->worker && connection == fence->connection))
+  if (connection->disk != fence->disk || connection->number >= fence->number)
     return false;
   return connection->state == CONNECTION_TRANSMISSION || connection->state == CONNECTION_DRAINING
          || connection->state == CONNECTION_DEAD;
@@ -94,7 +99,7 @@ begin_order (struct worker *worker, const struct fence *fence)
   list_for_each (link, &worker->connections) {
     struct connection *connection = container_of (link, struct connection, link);
 
-    if (is_meant (worker, fence, connection)
+    if (is_meant (fence, connection)
         && (connection->state == CONNECTION_DEAD
             || transport_peer_is_gone (&connection->transport)))
       connection_fence (connection);
@@ -107,7 +112,8 @@ is_carried_out (struct worker *worker, const struct fence *fence)
   list_for_each (link, &worker->connections) {
     const struct connection *connection = container_of (link, struct connection, link);
 
-    if (is_meant (worker, fence, connection) && connection->is_fenced && connection->in_engine > 0)
+    if (is_meant (fence, connection) && connection->is_fenced
+        && (connection->in_engine > 0 || connection->state == CONNECTION_TRANSMISSION))
       return false;
   }
   return true;

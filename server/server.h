@@ -75,6 +75,7 @@ struct transport {
   bool wants_write;              /* -EAGAIN: it waits for the socket to be writable */
   bool is_corked;                /* TCP waits for more to send */
   bool is_broken;                /* not even a goodbye can be sent */
+  bool is_deaf;                  /* nothing can be received */
   const char *reason;            /* why the handshake failed */
   char user[IDENTITY_USER_MAX + 1];   /* who has shown that it has this user's key; "": nobody */
 };
@@ -336,6 +337,14 @@ struct nbd_failure request_judge (const struct connection *connection,
                                   const struct arrived *arrived);
 unsigned request_engine_flags (uint16_t command, uint16_t flags);   /* as the client sent them */
 
+/* --- rest.c: what a client that has gone has left behind in its socket --- */
+
+/* Whether the client, which sends nothing more or takes nothing more, has said goodbye in what was
+ * not looked at yet: then all that it asked for before is to be done (proto.md, NBD_CMD_DISC). */
+bool rest_has_goodbye (struct connection *connection);
+/* From that, while connection->rest_at is before its end; as transport's. */
+ssize_t rest_receive (struct connection *connection, const struct iovec *segments, unsigned count);
+
 /* --- transmit.c: requests in --- */
 
 #define PAYLOAD_SKIP_MAX (64 * MIB)   /* a longer WRITE ends the connection */
@@ -427,7 +436,12 @@ struct connection {
   double paused_at;
   bool is_ended;                   /* the client sends nothing more */
   bool is_stopping;                /* the server ends: new requests get ESHUTDOWN */
+  uint64_t number;                 /* of those that chose a disk, in the order in which they did */
   bool is_fenced;
+  bool has_goodbye;                /* see rest_has_goodbye */
+  bool is_mute;                    /* its client takes no replies: there are none any more */
+  uint8_t *rest;                   /* all that has come, once a goodbye was looked for: */
+  size_t rest_at, rest_length;     /* what is not in the input yet */
   bool is_broken;                  /* a reply was begun that cannot be ended */
   struct fence *fence;             /* it waits for what others have left behind */
   uint64_t changes_done, changes_durable;   /* counts of requests that change the disk */
@@ -453,7 +467,8 @@ void connection_stop (struct connection *connection);
 /* Deadlines; about once a second. */
 void connection_tick (struct connection *connection, double now);
 
-/* Its peer has gone and will not send the rest: what has not been started is not any more. */
+/* Its peer has gone, and somebody waits for what it has left behind: what has not been started is
+ * not any more, unless it has said goodbye. */
 void connection_fence (struct connection *connection);
 
 /* --- fence.c: what a client has left behind on a connection that failed --- */
@@ -619,6 +634,7 @@ struct server {
   bool has_pidfile;                /* to be removed at the end */
   _Atomic bool is_stopping;
   struct admission admission;
+  _Atomic uint64_t disks_chosen;   /* by connections */
   _Atomic int64_t lend_small, lend_large;   /* frames that may still be lent */
   ev_signal on_terminate, on_interrupt, on_child, on_hangup;
   ev_timer notify_timer;           /* with NOTIFY_SOCKET only */

@@ -465,10 +465,11 @@ take_payload (struct connection *connection)
  * here later, over what it has written since: after a long wait, what a closed
  * connection has left behind is dropped. */
 static bool
-is_given_up (const struct connection *connection)
+is_given_up (struct connection *connection)
 {
   return connection->paused_at != 0 && now (connection) - connection->paused_at > FENCE_SECONDS
-         && transport_peer_is_gone (&connection->transport);
+         && !connection->has_goodbye && transport_peer_is_gone (&connection->transport)
+         && !rest_has_goodbye (connection);
 }
 
 int
@@ -532,7 +533,10 @@ receive_once (struct connection *connection, uint64_t *asked)
   count++;
 
 receive:
-  received = connection->transport.class->receive (&connection->transport, segments, count);
+  if (connection->rest_at < connection->rest_length)
+    received = rest_receive (connection, segments, count);
+  else
+    received = connection->transport.class->receive (&connection->transport, segments, count);
   if (received > 0) {
     taken = MIN ((uint64_t) received, payload);
     connection->incoming_bytes += taken;

@@ -51,7 +51,7 @@ tls_receive (struct transport *transport, const struct iovec *segments, unsigned
 {
   size_t total = 0, length;
 
-  if (transport->is_broken)
+  if (transport->is_deaf)
     return -EPROTO;
   for (unsigned i = 0; i < count; i++)
     for (size_t at = 0; at < segments[i].iov_len; at += length, total += length) {
@@ -65,6 +65,7 @@ tls_receive (struct transport *transport, const struct iovec *segments, unsigned
         continue;
       transport->has_more = false;
       result = tls_error (transport, result);
+      transport->is_deaf = result < 0 && result != -EAGAIN;
       /* What came before the end, or the error, comes first; those are told again. */
       if (total > 0 && result != -EAGAIN)
         transport->has_more = true;
