@@ -8,7 +8,7 @@
 
 source "${top_srcdir:-.}/tests/functions.sh"
 
-for target in access control nbd store; do
+for target in access control nbd store tls; do
   [ -x "$top_builddir/tests/fuzz/fuzz-$target" ] || skip "tests/fuzz/fuzz-$target is not built"
   echo "$target"
   found=()

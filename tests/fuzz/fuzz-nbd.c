@@ -182,6 +182,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     put_request (&bytes, &input, is_extended);
   if (input_pick (&input, 8) == 0)
     put (&bytes, noise, input_bytes (&input, noise, sizeof noise));
+  world_lend (input_pick (&input, 4) != 3);
   world_talk (&bytes, &input);
   return 0;
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* fuzz-store.c - files that look like a store.  A good one is changed in a few places, and the
  * checksums put right again, so that what was changed is looked at; then it is checked, opened,
- * read and written.  Whatever it says is right, as long as it says it.  The checksums of the
- * journal's records stay wrong. */
+ * read and written.  Whatever it says is right, as long as it says it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,12 +10,14 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/checksum.h"
 #include "base/log.h"
 #include "store/checker.h"
 #include "store/store.h"
 #include "fuzz.h"
 
 #define BLOCKS_MAX 2048
+#define RECORD_BLOCKS_MAX 512
 #define DATA 0xda
 
 /* What is not zero in a store's file. */
@@ -91,17 +92,48 @@ on_created (struct admin *admin)
 }
 
 static void
-create_disk (struct store *store, struct context *context, const char *name)
+run_admin (struct context *context, struct admin *admin)
 {
   _Atomic bool is_done = false;
+
+  admin->owner = (void *) &is_done;
+  admin_start (admin);
+  context_run_until (context, &is_done);
+  CHECK (admin->op.error == 0);
+}
+
+static void
+create_disk (struct store *store, struct context *context, const char *name)
+{
   struct admin admin;
 
   admin_init (&admin, context, store, ADMIN_CREATE, name, on_created);
   admin.size = 64 * MIB;
-  admin.owner = (void *) &is_done;
-  admin_start (&admin);
-  context_run_until (context, &is_done);
-  CHECK (admin.op.error == 0);
+  run_admin (context, &admin);
+}
+
+/* Every item that the journal may hold. */
+static void
+change_disks (struct store *store, struct context *context)
+{
+  static const enum admin_kind kinds[] = { ADMIN_CLONE, ADMIN_COLLAPSE, ADMIN_INSERT, ADMIN_RESIZE,
+                                           ADMIN_RENAME, ADMIN_DELETE };
+  struct admin admin;
+
+  create_disk (store, context, "third");
+  for (unsigned i = 0; i < ARRAY_COUNT (kinds); i++) {
+    bool is_renamed = kinds[i] == ADMIN_DELETE;
+
+    admin_init (&admin, context, store, kinds[i], is_renamed ? "fourth" : "third", on_created);
+    if (kinds[i] == ADMIN_CLONE)
+      strcpy (admin.name, "disk");
+    strcpy (admin.new_name, kinds[i] == ADMIN_CLONE ? "third" : "fourth");
+    admin.size = 32 * MIB;
+    admin.may_shrink = true;
+    admin.offset = BLOCK_SIZE;
+    admin.length = 16 * MIB;
+    run_admin (context, &admin);
+  }
 }
 
 /* Something of everything. */
@@ -189,6 +221,9 @@ make_images (void)
     }
     disk = disk_open (store, "disk");
     use_disk (context, disk, round);
+    if (round == 1)
+      change_disks (store, context);
+    use_disk (context, disk, round + 7);
     disk_close (disk);
     if (round == 1)
       load_image (&cut);
@@ -309,6 +344,64 @@ read_changed (void *arg, uint64_t place, void *block)
   return 0;
 }
 
+/* Of a record in memory, with all that belongs to it. */
+static void
+seal_record (uint8_t *whole, uint64_t blocks, uint64_t salt, uint64_t chain)
+{
+  struct format_record *record = (struct format_record *) whole;
+  le64 sum;
+
+  record->previous = to_le64 (chain);
+  record->header_checksum = record->checksum = to_le64 (0);
+  sum = to_le64 (checksum (whole, blocks * BLOCK_SIZE, salt));
+  record->header_checksum = to_le64 (checksum (whole, BLOCK_SIZE, salt));
+  record->checksum = sum;
+}
+
+/* From block 0 of a half, one after the other, as long as they look like records.  Data blocks are
+ * zeros in an image. */
+static void
+seal_half (const struct format_superblock *superblock, unsigned half)
+{
+  static uint8_t whole[RECORD_BLOCKS_MAX * BLOCK_SIZE];
+  uint64_t blocks = from_le64 (superblock->journal_half_blocks);
+  uint64_t place = from_le64 (superblock->journal_place) + half * blocks, end = place + blocks;
+  uint64_t chain = from_le64 (superblock->journal_chain), count;
+  struct format_record *record;
+
+  for (; place < end; place += count) {
+    record = (struct format_record *) block_at (place);
+    if (!record || from_le32 (record->magic) != JOURNAL_MAGIC)
+      return;
+    count = from_le32 (record->block_count);
+    if (count == 0 || count > end - place || count > RECORD_BLOCKS_MAX)
+      return;
+    for (uint64_t i = 0; i < count; i++)
+      read_changed (NULL, place + i, whole + i * BLOCK_SIZE);
+    seal_record (whole, count, from_le64 (superblock->journal_salt), chain);
+    memcpy (record, whole, BLOCK_SIZE);
+    chain = from_le64 (record->checksum);
+  }
+}
+
+/* For the newest superblock: the others are not replayed. */
+static void
+seal_journal (void)
+{
+  const struct format_superblock *newest = NULL;
+
+  for (uint64_t place = 0; place < 4; place++) {
+    const struct format_superblock *superblock
+      = (const struct format_superblock *) block_at (place);
+
+    if (superblock
+        && (!newest || from_le64 (superblock->sequence) > from_le64 (newest->sequence)))
+      newest = superblock;
+  }
+  for (unsigned half = 0; newest && half < JOURNAL_HALVES; half++)
+    seal_half (newest, half);
+}
+
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
@@ -324,8 +417,10 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   changed = how & 1 ? cut : clean;
   for (unsigned i = 0; i < changes; i++)
     change (&input);
-  if (how & 6)
+  if (how & 6) {
     seal_all ();
+    seal_journal ();
+  }
   save_image (&changed);
   checker_run_reader (&(struct checker_reader) { .read = read_changed, .is_growing = true,
                                                  .length = changed.length / BLOCK_SIZE },

@@ -45,9 +45,17 @@ void put_number (struct output_bytes *bytes, uint64_t number, unsigned length); 
 /* Starts it once, with a store of its own that is removed at exit: the disks `disk' of 64 MiB and
  * `big' of 4 EiB. */
 void world_start (void);
+/* Before that: it has TLS, with what is in this directory, and with keys or without. */
+void world_set_tls (const char *certificates, const char *keys);
+/* Whether frames are lent to clients from now on, or all goes in pieces (server/lend.c). */
+void world_lend (bool is_lending);
 /* A new connection: sends BYTES, in pieces, takes all that comes, and returns when the server has
  * done with it. */
 void world_talk (const struct output_bytes *bytes, struct input *pieces);
+/* A connection of the caller's own, who closes it; until then, world_turn lets the server work. */
+int world_connect (void);
+void world_turn (void);
+void world_settle (void);   /* until the server has done with all */
 /* The same on the control socket. */
 void world_control (const struct output_bytes *bytes, struct input *pieces);
 

@@ -53,7 +53,7 @@ input_bytes (struct input *input, uint8_t *data, size_t max)
 void
 put (struct output_bytes *bytes, const void *data, size_t length)
 {
-  if (length > sizeof bytes->data - bytes->length)
+  if (length == 0 || length > sizeof bytes->data - bytes->length)
     return;
   memcpy (bytes->data + bytes->length, data, length);
   bytes->length += length;

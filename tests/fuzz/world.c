@@ -3,6 +3,7 @@
  * but for the keeper. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +16,11 @@
 #include "../../server/server.h"
 #include "fuzz.h"
 
+#define RUDE_TURNS 100
+
 static struct server server;
 static char directory[] = "/dev/shm/lacuna-fuzz-XXXXXX", store_name[64];
+static const char *tls_certificates, *tls_keys;
 
 static void
 on_message (enum log_level level, const char *message)
@@ -62,13 +66,20 @@ world_start (void)
   if (server.store)
     return;
   log_set_sink (on_message);
+  signal (SIGPIPE, SIG_IGN);   /* as serve.c has it */
   CHECK (mkdtemp (directory));
   atexit (remove_store);
   snprintf (store_name, sizeof store_name, "%s/store", directory);
   CHECK (store_init (store_name, 0, false, &error) == 0);
   options.path = store_name;
   CHECK (store_open (&options, &server.store, &error) == 0);
-  server.options = (struct serve_options) { .store = store_name, .threads = 1, .may_resize = true };
+  server.options = (struct serve_options) {
+    .store = store_name, .threads = 1, .may_resize = true,
+    .tls = tls_certificates ? TLS_ON : TLS_OFF, .tls_certificates = tls_certificates,
+    .tls_psk = tls_keys,
+  };
+  if (tls_certificates)
+    CHECK (server.tls = tls_open (&server.options));
   admission_open (&server);
   CHECK (rights_open (&server));
   CHECK (workers_start (&server) == 0);
@@ -79,18 +90,36 @@ world_start (void)
   CHECK (server.control);
 }
 
-static void
-turn (void)
+void
+world_set_tls (const char *certificates, const char *keys)
+{
+  tls_certificates = certificates;
+  tls_keys = keys;
+}
+
+void
+world_lend (bool is_lending)
+{
+  server.workers[0].lend_stock = 0;
+  if (is_lending)
+    lend_open (&server);
+  else
+    server.lend_small = server.lend_large = 0;
+}
+
+void
+world_turn (void)
 {
   ev_run (server_worker_loop (&server, 0), EVRUN_NOWAIT);
 }
 
-/* Sends and takes until the other side closes. */
+/* Sends and takes until the other side closes; or takes nothing, and just goes. */
 static void
 talk (int fd, const struct output_bytes *bytes, struct input *pieces)
 {
   size_t sent = 0;
-  bool is_open = true, is_whole = false;
+  bool is_open = true, is_whole = false, is_rude = input_pick (pieces, 4) == 3;
+  unsigned left = RUDE_TURNS;
   uint8_t taken[65536];
 
   fcntl (fd, F_SETFL, O_NONBLOCK);
@@ -109,7 +138,11 @@ talk (int fd, const struct output_bytes *bytes, struct input *pieces)
       shutdown (fd, SHUT_WR);
       is_whole = true;
     }
-    turn ();
+    world_turn ();
+    if (is_rude) {
+      is_open = sent < bytes->length && left-- > 0;
+      continue;
+    }
     while ((length = recv (fd, taken, sizeof taken, 0)) > 0)
       ;
     is_open = length == -1 && errno == EAGAIN;
@@ -117,16 +150,28 @@ talk (int fd, const struct output_bytes *bytes, struct input *pieces)
   close (fd);
 }
 
-void
-world_talk (const struct output_bytes *bytes, struct input *pieces)
+int
+world_connect (void)
 {
   int fds[2];
 
   CHECK (socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
   workers_take (&server, fds[1]);
-  talk (fds[0], bytes, pieces);
+  return fds[0];
+}
+
+void
+world_settle (void)
+{
   while (admission_count (&server) > 0)
-    turn ();
+    world_turn ();
+}
+
+void
+world_talk (const struct output_bytes *bytes, struct input *pieces)
+{
+  talk (world_connect (), bytes, pieces);
+  world_settle ();
 }
 
 void
@@ -137,5 +182,5 @@ world_control (const struct output_bytes *bytes, struct input *pieces)
 
   CHECK (fd >= 0);
   talk (fd, bytes, pieces);
-  turn ();
+  world_turn ();
 }
