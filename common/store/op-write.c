@@ -373,11 +373,6 @@ write_publish (struct request *request)
     write_unlock (request);
     return write_fail (request, -ENOSPC);
   }
-  /* What let us in may have been a shift that could not be made durable (op-shift.c). */
-  if (store_is_failed (store)) {
-    write_unlock (request);
-    return write_fail (request, -EIO);
-  }
   CHECK (range_request_holds (&request->fill->range, &request->disk->range_lock,
                               request_first_block (request) + request->at,
                               request->fill->range.last, RANGE_WRITE));

@@ -695,6 +695,10 @@ test_zeroes_refused (void **state)
   assert_int_equal (do_request (REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 1, 4, 3), -ENOSPC);
   tags[1][4] = tags[1][5] = tags[1][6] = 0;
   verify ();
+  /* What was freed a moment ago is waited for. */
+  do_sync ();
+  assert_int_equal (do_request (REQUEST_TRIM, 0, 0, 100, 10), 0);
+  assert_int_equal (do_request (REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 0, 200, 5), 0);
   /* Its promise is another's now. */
   assert_int_equal (do_request (REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 1, 4, 1), 0);
   cut_off (SIM_KILL);

@@ -546,6 +546,37 @@ test_write_error (void **state)
   end_store ();
 }
 
+/* The record of a collapse cannot be written: the store has failed.  A WRITE that waited must not go to
+ * its place, which is that of another block, as far as the device knows. */
+static void
+test_commit_error (void **state)
+{
+  (void) state;
+  random_state = 1;
+  for (unsigned round = 0; round < 20; round++) {
+    struct admin admin;
+    struct request *write;
+
+    make_store (50);
+    write_some (0, 40);
+    assert_int_equal (admin_run (ADMIN_SYNC, 0, 0), 0);
+    admin_begin (&admin, ADMIN_COLLAPSE, 0, 1);
+    while (admin.op.stage != ADMIN_COMMITTED)
+      assert_true (step ());
+    write = request_begin (REQUEST_WRITE, REQUEST_FUA, 5, 12, 1000);
+    sim_fail (image, IO_WRITE, 0, -EIO, false);
+    run ();
+    assert_int_equal (admin.op.error, -EIO);
+    assert_int_equal (request_end (write), -EIO);
+    crash (SIM_POWER);
+    /* A write that fails may have been done. */
+    if (disk_blocks (disk) != model.size)
+      model_shift (ADMIN_COLLAPSE, 0, 1);
+    assert_same ();
+    end_store ();
+  }
+}
+
 /* A full store: what a collapse removes can be written anew. */
 static void
 test_full (void **state)
@@ -760,6 +791,7 @@ main (void)
     cmocka_unit_test (test_refused),
     cmocka_unit_test (test_far),
     cmocka_unit_test (test_write_error),
+    cmocka_unit_test (test_commit_error),
     cmocka_unit_test (test_full),
     cmocka_unit_test (test_who_waits),
     cmocka_unit_test (test_tail_promised),

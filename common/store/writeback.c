@@ -449,7 +449,8 @@ writeback_place (struct store *store, struct op *op)
   for (uint32_t i = 0; i < writeback->io_count; i++)
     end = MAX (end, writeback->ios[i].io.io.place + writeback->ios[i].io.io.length);
   writeback->stage = WRITEBACK_WRITTEN;
-  /* On a store that has failed, a place in memory may be that of another block on the device. */
+  /* A store that has failed has not made durable what a shift has moved: the place of a block, as the
+   * map has it, is that of another one on the device. */
   error = store_is_failed (store) ? -EIO : store_grow (store, end);
   for (uint32_t i = 0; i < writeback->io_count; i++)
     if (error != 0)
