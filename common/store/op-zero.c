@@ -267,14 +267,15 @@ zero_lock (struct request *request)
 }
 
 /* Drops the frames of [block, block + length), exclusive and within the gate; their
- * promises are void. */
+ * promises are void.  IS_LOGGED: and so are copies of them in the journal, by an item. */
 static void
-zero_drop (struct disk *disk, uint64_t block, uint64_t length, struct list *wake)
+zero_drop (struct disk *disk, uint64_t block, uint64_t length, bool is_logged, struct list *wake)
 {
   struct cache_dropped dropped = { 0 };
 
   CHECK (range_lock_is_held (&disk->range_lock, block, block + length - 1, RANGE_EXCLUSIVE));
   cache_drop (disk->store->cache, &disk->cache, block, block + length - 1, &dropped, wake);
+  CHECK (dropped.copies == 0 || is_logged);
   if (dropped.tokens > 0)
     space_unreserve (disk->store->space, dropped.tokens);
 }
@@ -292,7 +293,7 @@ zero_deallocate (struct disk *disk, uint64_t block, uint64_t length, struct list
                                               length, 0, NULL, 0));
     bytes = JOURNAL_RANGE_ITEM;
   }
-  zero_drop (disk, block, length, wake);
+  zero_drop (disk, block, length, bytes > 0, wake);
   cleared = extent_map_clear (&disk->map, block, length, UINT32_MAX, disk_space_free, store);
   CHECK (cleared == length);
   return bytes;
@@ -377,8 +378,10 @@ zero_has_dirty (struct disk *disk, const struct extent *extent)
 static void
 zero_forget (struct disk *disk, const struct extent *extent, unsigned *items, struct list *wake)
 {
-  *items -= zero_retire (disk, extent->block, extent->length);
-  zero_drop (disk, extent->block, extent->length, wake);
+  unsigned retired = zero_retire (disk, extent->block, extent->length);
+
+  *items -= retired;
+  zero_drop (disk, extent->block, extent->length, retired > 0, wake);
 }
 
 /* The same where EXTENT is a hole, or shares its place with others: it gets space of its own.
