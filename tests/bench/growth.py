@@ -10,6 +10,7 @@ Writes RESULT.json, RESULT.txt (a table) and RESULT.svg.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -32,6 +33,16 @@ class Growth:
         self.run = run
         self.figures = {}        # {figure: [(number, value)]}
 
+    @contextlib.contextmanager
+    def server(self, size):
+        server = servers.Lacuna(self.run)
+        server.cache = "128M"
+        try:
+            server.create(size)
+            yield server
+        finally:
+            server.destroy()
+
     def note(self, figure, number, value):
         self.figures.setdefault(figure, []).append((number, value))
         print(f"{figure}: {number:,}: {value:.3g}", file=sys.stderr)
@@ -52,47 +63,43 @@ class Growth:
                       "zeroes")
 
     def extents(self, count):
-        server = servers.Lacuna(self.run)
-        server.cache = "128M"
         size = max(count * 8 * KIB, 1 << 20)
-        server.create(size)
-        server.start("same")
-        self.run.load(server, "-n", "1", "--zeros", "read")
-        empty = server.memory()
-        self.fill(server, count)
-        server.stop()
-        began = time.monotonic()
-        server.start("same")
-        self.run.load(server, "-n", "1", "--zeros", "read")
-        opened = time.monotonic() - began
-        if count >= 100_000:
-            self.note("memory per extent, bytes", count, (server.memory() - empty) / count)
-            self.note("opening, us per extent", count, opened * 1e6 / count)
-        self.note("opening, ms", count, opened * 1e3)
-        requests = ("-q", "32", "-l", str(size), "-n", "200000")
-        self.note("READ 4k of no data, CPU us", count, self.cost(server, *requests, "--zeros", "read"))
-        self.note("BLOCK_STATUS of one extent, CPU us", count,
-                  self.cost(server, "-b", str(min(size, 4095 << 20)), "-n", str(min(2 * count, 50_000)), "--one", "status"))
-        self.note("WRITE_ZEROES 4k anywhere, CPU us", count,
-                  self.cost(server, *requests[:-1], "50000", "--no-hole", "zeroes"))
-        length = size // 16 // 4096 * 4096       # a request has less than 4 GiB
-        before = server.cpu_seconds()
-        self.run.load(server, "-b", str(length), "-l", str(16 * length), "-n", "16", "--sequential", "trim", pin="same")
-        if count >= 100_000:
-            self.note("TRIM of all, CPU us per extent", count, (server.cpu_seconds() - before) * 1e6 / count)
-        server.destroy()
+        with self.server(size) as server:
+            server.start("same")
+            self.run.load(server, "-n", "1", "--zeros", "read")
+            empty = server.memory()
+            self.fill(server, count)
+            server.stop()
+            began = time.monotonic()
+            server.start("same")
+            self.run.load(server, "-n", "1", "--zeros", "read")
+            opened = time.monotonic() - began
+            if count >= 100_000:
+                self.note("memory per extent, bytes", count, (server.memory() - empty) / count)
+                self.note("opening, us per extent", count, opened * 1e6 / count)
+            self.note("opening, ms", count, opened * 1e3)
+            requests = ("-q", "32", "-l", str(size), "-n", "200000")
+            self.note("READ 4k of no data, CPU us", count, self.cost(server, *requests, "--zeros", "read"))
+            self.note("BLOCK_STATUS of one extent, CPU us", count,
+                      self.cost(server, "-b", str(min(size, 4095 << 20)), "-n", str(min(2 * count, 50_000)), "--one",
+                                "status"))
+            self.note("WRITE_ZEROES 4k anywhere, CPU us", count,
+                      self.cost(server, *requests[:-1], "50000", "--no-hole", "zeroes"))
+            length = size // 16 // 4096 * 4096       # a request has less than 4 GiB
+            before = server.cpu_seconds()
+            self.run.load(server, "-b", str(length), "-l", str(16 * length), "-n", "16", "--sequential", "trim",
+                          pin="same")
+            if count >= 100_000:
+                self.note("TRIM of all, CPU us per extent", count, (server.cpu_seconds() - before) * 1e6 / count)
 
     def connections(self, count):
-        server = servers.Lacuna(self.run)
-        server.cache = "128M"
-        server.create(64 << 20)
-        server.start("same")
-        self.run.load(server, "-b", "1m", "-q", "4", "-n", "64", "--sequential", "write")
-        depth = max(1, 128 // count)
-        self.note("READ 4k, 128 or one each in flight, CPU us", count,
-                  self.cost(server, "-c", str(count), "-q", str(depth), "-n", "200000", "read"))
-        self.note("memory with connections, MB", count, self.memory_with(server, count))
-        server.destroy()
+        with self.server(64 << 20) as server:
+            server.start("same")
+            self.run.load(server, "-b", "1m", "-q", "4", "-n", "64", "--sequential", "write")
+            depth = max(1, 128 // count)
+            self.note("READ 4k, 128 or one each in flight, CPU us", count,
+                      self.cost(server, "-c", str(count), "-q", str(depth), "-n", "200000", "read"))
+            self.note("memory with connections, MB", count, self.memory_with(server, count))
 
     def memory_with(self, server, count):
         """While they are there."""
@@ -101,19 +108,16 @@ class Growth:
             return server.memory() / 1e6
 
     def disks(self, count):
-        server = servers.Lacuna(self.run)
-        server.cache = "128M"
-        server.create(64 << 20)
-        for number in range(1, count):
-            subprocess.run([self.run.lacuna, "create", server.file, f"disk{number}", str(64 << 20)], check=True)
-        began = time.monotonic()
-        server.start("same")
-        self.run.load(server, "-n", "1", "--zeros", "read")
-        self.note("opening with disks, ms", count, (time.monotonic() - began) * 1e3)
-        self.note("memory with disks, MB", count, server.memory() / 1e6)
-        self.run.load(server, "-b", "1m", "-q", "4", "-n", "64", "--sequential", "write")
-        self.note("READ 4k QD32 among disks, CPU us", count, self.cost(server, "-q", "32", "-n", "200000", "read"))
-        server.destroy()
+        with self.server(64 << 20) as server:
+            for number in range(1, count):
+                subprocess.run([self.run.lacuna, "create", server.file, f"disk{number}", str(64 << 20)], check=True)
+            began = time.monotonic()
+            server.start("same")
+            self.run.load(server, "-n", "1", "--zeros", "read")
+            self.note("opening with disks, ms", count, (time.monotonic() - began) * 1e3)
+            self.note("memory with disks, MB", count, server.memory() / 1e6)
+            self.run.load(server, "-b", "1m", "-q", "4", "-n", "64", "--sequential", "write")
+            self.note("READ 4k QD32 among disks, CPU us", count, self.cost(server, "-q", "32", "-n", "200000", "read"))
 
 
 # --- plots ---
