@@ -945,12 +945,12 @@ static const struct {
   size_t bytes, known;
 } structures[] = {
   { "request", sizeof (struct request), 544 },
-  { "fill", sizeof (struct fill), 17584 },
+  { "fill", sizeof (struct fill), 17592 },
   { "admin", sizeof (struct admin), 1328 },
   { "clone", sizeof (struct clone), 280 },
   { "frame", sizeof (struct frame), 128 },
   { "cache_disk", sizeof (struct cache_disk), 120 },
-  { "disk", sizeof (struct disk), 1632 },
+  { "disk", sizeof (struct disk), 1640 },
   { "range_lock", sizeof (struct range_lock), 144 },
   { "range_request", sizeof (struct range_request), 80 },
   { "space", sizeof (struct space), 1096 },
