@@ -214,6 +214,58 @@ test_rename_in_checkpoint (void **state)
   sim_image_destroy (image);
 }
 
+/* One step of the one op that is ready. */
+static void
+step_once (void)
+{
+  context_collect (context);
+  assert_false (list_is_empty (&context->ready));
+  context_step (context, container_of (context->ready.next, struct op, link));
+}
+
+/* A shrink in steps, a checkpoint between two of them, and then the process ends: what the new maps
+ * still have beyond the end of the disk is free. */
+static void
+test_shrink_in_steps (void **state)
+{
+  const uint64_t extents = 4 * ZERO_STEP_EXTENTS, left = 8;
+  struct disk_info info;
+  struct admin admin;
+  struct disk *disk;
+  uint64_t sequence;
+
+  (void) state;
+  make_store ("off");
+  do_admin (ADMIN_CREATE, "a");
+  disk = disk_open (store, "a");
+  for (uint64_t i = 0; i < extents; i++) {
+    const struct extent extent = { 2 * i, 1, DATA_FIRST + i, EXTENT_UNWRITTEN };
+
+    assert_int_equal (extent_map_reserve (&disk->map, 1), 0);
+    assert_true (space_mark_used (store->space, extent.place, 1));
+    extent_map_set (&disk->map, &extent, NULL, NULL);
+  }
+  admin_init (&admin, context, store, ADMIN_RESIZE, "a", ignore_admin);
+  admin.size = 2 * left * BLOCK_SIZE;
+  admin.may_shrink = true;
+  admin_start (&admin);
+  while (extent_map_extents (&disk->map) == extents)
+    step_once ();
+  assert_true (extent_map_extents (&disk->map) > left);
+  sequence = from_le64 (store->superblock.sequence);
+  keeper_want_checkpoint (store);
+  while (from_le64 (store->superblock.sequence) == sequence)
+    if (!context_run (store_keeper_context (store)))
+      sim_complete (image, 0);
+  kill_store ();
+  assert_int_equal (open_image ("off", false), 0);
+  assert_int_equal (store_list_disks (store, &info, 1), 1);
+  assert_int_equal (info.size, 2 * left * BLOCK_SIZE);
+  assert_int_equal (info.extents, left);
+  close_store ();
+  sim_image_destroy (image);
+}
+
 /* The flush behind a write of the superblock fails. */
 static void
 fail_superblock (void *arg, const struct io *io, bool is_completion)
@@ -448,6 +500,7 @@ main (void)
 {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_rename_in_checkpoint),
+    cmocka_unit_test (test_shrink_in_steps),
     cmocka_unit_test (test_superblock_fails),
     cmocka_unit_test (test_read_only),
     cmocka_unit_test (test_close_dirty),
