@@ -3,7 +3,8 @@
  *
  * A range costs what is cached of it.  Counters tell which of its regions may have frames; in those
  * it goes from group to group of BUCKETS_PER_LINE blocks, whose buckets are one line under one lock.
- * A range of more regions than there are frames is looked for among all frames instead.
+ * A range of more regions than there are frames is looked for among all frames instead, or, for dirty
+ * ones, in the disk's lists.
  */
 #include "store/cache-internal.h"
 
@@ -258,39 +259,44 @@ find_in_group (struct cache *cache, uint64_t disk, uint64_t first, uint64_t last
   return is_found;
 }
 
-/* The first block of [first, last] whose dirty frame has FLAG, by walking through all frames. */
+/* The first block of [first, last] whose dirty frame has FLAG, by walking through the lists; under
+ * their mutex, in which a frame hands on its FLAG to the one that replaces it. */
 static bool
-find_in_frames (struct cache *cache, uint64_t disk, uint64_t first, uint64_t last, unsigned flag,
-                uint64_t *found)
+find_in_lists (struct cache_disk *disk, uint64_t first, uint64_t last, unsigned flag,
+               uint64_t *found)
 {
+  const struct list *lists[] = { &disk->fresh, &disk->logged };
   bool is_found = false;
 
-  for (uint32_t i = 0; i < cache->frame_count; i++) {
-    const struct frame *frame = &cache->frames[i];
-    uint64_t block = frame_block (frame), at;
+  mutex_lock (&disk->mutex);
+  for (unsigned i = 0; i < ARRAY_COUNT (lists); i++)
+    list_for_each (link, lists[i]) {
+      const struct frame *frame = container_of (link, struct frame, dirty_link);
+      uint64_t block = frame_block (frame);
 
-    if (frame_is_in (frame, disk, first, last) && frame_has (frame, flag)
-        && (!is_found || block < *found) && find_in_group (cache, disk, block, block, flag, &at)) {
-      *found = block;
-      is_found = true;
+      if (block >= first && block <= last && frame_has (frame, flag)
+          && (!is_found || block < *found)) {
+        *found = block;
+        is_found = true;
+      }
     }
-  }
+  mutex_unlock (&disk->mutex);
   return is_found;
 }
 
 /* What has FLAG is dirty. */
 static bool
-find_flag (struct cache *cache, uint64_t disk, uint64_t first, uint64_t last, unsigned flag,
-           uint64_t *found)
+find_flag (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
+           unsigned flag, uint64_t *found)
 {
   uint64_t end;
 
   if (range_is_long (cache, first, last))
-    return find_in_frames (cache, disk, first, last, flag, found);
+    return find_in_lists (disk, first, last, flag, found);
   for (uint64_t block = first;
-       region_next (cache, cache->dirty_regions, disk, &block, last, &end); block = end + 1) {
+       region_next (cache, cache->dirty_regions, disk->id, &block, last, &end); block = end + 1) {
     for (uint64_t at = block; at <= end; at = group_last (at) + 1)
-      if (find_in_group (cache, disk, at, MIN (group_last (at), end), flag, found))
+      if (find_in_group (cache, disk->id, at, MIN (group_last (at), end), flag, found))
         return true;
     if (end == last)
       break;
@@ -304,7 +310,7 @@ cache_has_copies (struct cache *cache, struct cache_disk *disk, uint64_t first, 
   uint64_t found;
 
   return atomic_load_explicit (&disk->copy_count, memory_order_acquire) > 0
-         && find_flag (cache, disk->id, first, last, FRAME_HAS_COPY, &found);
+         && find_flag (cache, disk, first, last, FRAME_HAS_COPY, &found);
 }
 
 bool
@@ -316,7 +322,7 @@ cache_find_dirty (struct cache *cache, struct cache_disk *disk, uint64_t block,
 
   CHECK (length > 0 && last >= block);
   if (atomic_load_explicit (&disk->dirty_count, memory_order_acquire) == 0
-      || !find_flag (cache, disk->id, block, last, FRAME_IS_DIRTY, run_block))
+      || !find_flag (cache, disk, block, last, FRAME_IS_DIRTY, run_block))
     return false;
   end = *run_block;
   while (end < last

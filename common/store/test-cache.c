@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -684,6 +685,77 @@ test_sight (void **state)
     skip ();
 }
 
+#define SCAN_FRAMES 4096
+#define SCAN_LOOKS 20000
+
+static struct {
+  struct cache *cache;
+  struct cache_disk disk;
+  struct frame *held[SCAN_FRAMES];
+  _Atomic bool is_over;
+} scan;
+
+/* Leaves two frames to be used, that are far from each other. */
+static void
+scan_hold_frames (void)
+{
+  for (unsigned i = 0; i < SCAN_FRAMES; i++) {
+    struct frame *frame = cache_allocate (scan.cache);
+
+    scan.held[frame_index (scan.cache, frame)] = frame;
+  }
+  cache_put (scan.cache, scan.held[0]);
+  cache_put (scan.cache, scan.held[SCAN_FRAMES - 1]);
+}
+
+static void
+scan_put_frames (void)
+{
+  for (unsigned i = 1; i < SCAN_FRAMES - 1; i++)
+    cache_put (scan.cache, scan.held[i]);
+}
+
+static void *
+scan_writer (void *arg)
+{
+  while (!atomic_load (&scan.is_over))
+    sight_write (scan.cache, &scan.disk);
+  return arg;
+}
+
+/* A dirty block is found in a range that is longer than the cache, whatever frame it goes to
+ * meanwhile. */
+static void
+test_scan (void **state)
+{
+  struct arena *arena = arena_make (SCAN_FRAMES);
+  struct cache_dropped dropped = { 0 };
+  struct list wake = LIST_INIT (wake);
+  unsigned missed = 0;
+  pthread_t writer;
+
+  (void) state;
+  scan.cache = cache_create (arena);
+  cache_disk_init (&scan.disk, 1);
+  scan_hold_frames ();
+  sight_write (scan.cache, &scan.disk);
+  assert_int_equal (pthread_create (&writer, NULL, scan_writer, NULL), 0);
+  for (unsigned i = 0; i < SCAN_LOOKS; i++) {
+    uint64_t run, length;
+
+    missed += !cache_find_dirty (scan.cache, &scan.disk, 0, 2 * SCAN_FRAMES * REGION_BLOCKS, &run,
+                                 &length);
+  }
+  atomic_store (&scan.is_over, true);
+  assert_int_equal (pthread_join (writer, NULL), 0);
+  assert_int_equal (missed, 0);
+  cache_drop (scan.cache, &scan.disk, 0, 100, &dropped, &wake);
+  scan_put_frames ();
+  cache_disk_destroy (&scan.disk);
+  cache_destroy (scan.cache, false);
+  arena_free (arena);
+}
+
 int
 main (void)
 {
@@ -692,6 +764,7 @@ main (void)
     cmocka_unit_test (test_admission_order),
     cmocka_unit_test (test_adopt),
     cmocka_unit_test (test_sight),
+    cmocka_unit_test (test_scan),
   };
 
   return cmocka_run_group_tests_name ("cache", tests, NULL, NULL);
