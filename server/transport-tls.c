@@ -166,13 +166,22 @@ tls_transport_close (struct transport *transport)
 static const struct transport_class tls_class = { tls_receive, tls_send, tls_transport_close, false };
 static const struct transport_class ktls_class = { tls_receive, ktls_send, tls_transport_close, true };
 
+/* SSL_set_fd also asks the kernel for TLS, as the others do not. */
+static bool
+set_fds (SSL *ssl, const struct transport *transport)
+{
+  if (transport->receive_fd == transport->send_fd)
+    return SSL_set_fd (ssl, transport->receive_fd) == 1;
+  return SSL_set_rfd (ssl, transport->receive_fd) == 1
+         && SSL_set_wfd (ssl, transport->send_fd) == 1;
+}
+
 int
 transport_start_tls (struct transport *transport, struct tls *tls)
 {
   SSL *ssl = tls_new (tls);
 
-  if (!ssl || SSL_set_rfd (ssl, transport->receive_fd) != 1
-      || SSL_set_wfd (ssl, transport->send_fd) != 1) {
+  if (!ssl || !set_fds (ssl, transport)) {
     SSL_free (ssl);
     return -ENOMEM;
   }
