@@ -3,8 +3,8 @@
  *
  * A range costs what is cached of it.  Counters tell which of its regions may have frames; in those
  * it goes from group to group of BUCKETS_PER_LINE blocks, whose buckets are one line under one lock.
- * A range of more regions than there are frames is looked for among all frames instead, or, for dirty
- * ones, in the disk's lists.
+ * A range of more regions than there are frames is looked for among all frames instead, or, for
+ * dirty ones, in the disk's lists.
  */
 #include "store/cache-internal.h"
 

@@ -192,9 +192,10 @@ enum cache_found {
 /* FRESH is from cache_allocate; it stays the caller's (FREE) if the answer is not YOURS. */
 enum cache_found cache_fill_begin (struct cache *cache, struct cache_disk *disk, uint64_t block,
                                    struct frame *fresh, struct frame **frame);
-/* OK: the frame becomes CLEAN, and true.  Not OK, or a write has replaced it meanwhile: false, it is
- * not in the index any more, and its waiters find it failed (frame state FREE).  What was read after
- * the write had replaced it may be anybody's: write-back may have taken the block elsewhere. */
+/* OK: the frame becomes CLEAN, and true.  Not OK, or a write has replaced it meanwhile: false, it
+ * is not in the index any more, and its waiters find it failed (frame state FREE).  What was read
+ * after the write had replaced it may be anybody's: write-back may have taken the block
+ * elsewhere. */
 bool cache_fill_end (struct cache *cache, struct frame *frame, bool ok, struct list *wake);
 /* The frame is FILLING: queues WAITER and returns true.  False: it is not (any more). */
 bool cache_wait_fill (struct cache *cache, struct frame *frame, struct waiter *waiter);

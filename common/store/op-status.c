@@ -24,7 +24,8 @@ enum status_stage {
 #define STATUS_EXTENTS_MAX 65536
 
 /* The next dirty block is looked for so far ahead (1 GiB) by counters, one per MiB; and where there
- * is none, among all that is dirty, whatever the distance, but only so many times in one request. */
+ * is none, among all that is dirty, whatever the distance, but only so many times in one
+ * request. */
 #define STATUS_NEAR_BLOCKS (UINT64_C (1) << 18)
 #define STATUS_SCANS_MAX 16
 
