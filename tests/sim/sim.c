@@ -94,7 +94,7 @@ swarm_draw (struct swarm *swarm, const struct settings *settings, uint64_t seed)
   data = swarm->disks * swarm->disk_blocks;
   world->is_tight = random_chance (&random, 30);
   if (world->is_tight)
-    world->geometry.capacity = 64 + 2 * world->geometry.journal_half_blocks + data / 2 + 32;
+    world->geometry.capacity = 64 + 2 * world->geometry.journal_half_blocks + data / PICK (&random, 2, 8, 64) + PICK (&random, 1, 4, 32);
   world->device_blocks = 64;
   world->device_blocks_max = 16384;
   world->cache_bytes = PICK (&random, 64, 100, 256, 1024) * BLOCK_SIZE;
