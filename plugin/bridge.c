@@ -88,6 +88,7 @@ void
 bridge_give (struct bridge *bridge, struct context *context)
 {
   CHECK (atomic_load (&context->active) == 0);
+  context_rest (context);
   op_enter_context (NULL);
   pthread_mutex_lock (&bridge->mutex);
   bridge->idle[bridge->idle_count++] = context;

@@ -39,8 +39,12 @@ on_prepare (struct ev_loop *loop, ev_prepare *watcher, int events)
 {
   struct own_thread *thread = watcher->data;
 
+  bool has_run = context_run (thread->context);
+
   (void) events;
-  if (context_run (thread->context))
+  if (!has_run)
+    context_rest (thread->context);
+  if (has_run || context_has_more (thread->context))
     ev_idle_start (loop, &thread->idle);
   else
     ev_idle_stop (loop, &thread->idle);

@@ -136,7 +136,9 @@ on_prepare (struct ev_loop *loop, ev_prepare *watcher, int events)
       break;
     has_run = true;
   }
-  if (has_run)
+  if (!has_run)
+    context_rest (worker->context);
+  if (has_run || context_has_more (worker->context))
     ev_idle_start (loop, &worker->idle);
   else
     ev_idle_stop (loop, &worker->idle);

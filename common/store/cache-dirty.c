@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* cache-dirty.c - dirty frames: admission, their lists, collecting and settling them.
+/* cache-dirty.c - dirty frames: room for them, their lists, collecting and settling them.
  *
  * Each disk has two lists, both in order of `since` (cache.h tells what that is): `fresh`, what a
  * FLUSH must care for, and `logged`.  A frame is in one of them exactly while it is DIRTY and in
@@ -17,92 +17,6 @@
 /* --- admission --- */
 
 void
-admission_init (struct admission *admission, uint64_t max)
-{
-  atomic_init (&admission->used, 0);
-  atomic_init (&admission->waiting, 0);
-  admission->max = max;
-  admission->is_closed = false;
-  CHECK (pthread_mutex_init (&admission->mutex, NULL) == 0);
-  list_init (&admission->queue);
-}
-
-void
-admission_destroy (struct admission *admission)
-{
-  CHECK (list_is_empty (&admission->queue));
-  pthread_mutex_destroy (&admission->mutex);
-}
-
-static bool
-admission_try (struct admission *admission, uint64_t count)
-{
-  uint64_t used = atomic_load (&admission->used);
-
-  while (used + count <= admission->max)
-    if (atomic_compare_exchange_weak (&admission->used, &used, used + count))
-      return true;
-  return false;
-}
-
-/* Lets in whom there is room for, in order.  Under the mutex. */
-static void
-admission_grant (struct admission *admission, struct list *wake)
-{
-  while (!list_is_empty (&admission->queue)) {
-    struct cache_ticket *ticket = container_of (admission->queue.next, struct cache_ticket, link);
-
-    if (!admission_try (admission, ticket->count))
-      break;
-    list_remove (&ticket->link);
-    atomic_fetch_sub (&admission->waiting, 1);
-    list_append (wake, &ticket->waiter->link);
-  }
-}
-
-/* `waiting` is raised before the room is looked at for the last time, and looked at after room was
- * made: so either the one or the other sees that they belong together. */
-static bool
-admission_charge (struct admission *admission, uint32_t count, struct waiter *waiter,
-                  struct cache_ticket *ticket)
-{
-  bool is_charged, is_refused;
-
-  CHECK (count <= admission->max);
-  if (atomic_load (&admission->waiting) == 0 && admission_try (admission, count))
-    return true;
-  mutex_lock (&admission->mutex);
-  atomic_fetch_add (&admission->waiting, 1);
-  is_charged = list_is_empty (&admission->queue) && admission_try (admission, count);
-  is_refused = !is_charged && admission->is_closed;
-  if (is_charged || is_refused)
-    atomic_fetch_sub (&admission->waiting, 1);
-  if (!is_charged)
-    ticket->is_refused = is_refused;
-  if (!is_charged && !is_refused) {
-    order_wait (waiter, WAITS_FOR_ADMISSION);
-    ticket->waiter = waiter;
-    ticket->count = count;
-    list_append (&admission->queue, &ticket->link);
-  }
-  mutex_unlock (&admission->mutex);
-  return is_charged || is_refused;
-}
-
-void
-admission_release (struct admission *admission, uint64_t count, struct list *wake)
-{
-  uint64_t before = atomic_fetch_sub (&admission->used, count);
-
-  CHECK (before >= count);
-  if (atomic_load (&admission->waiting) == 0)
-    return;
-  mutex_lock (&admission->mutex);
-  admission_grant (admission, wake);
-  mutex_unlock (&admission->mutex);
-}
-
-void
 in_flight_init (struct cache *cache)
 {
   uint64_t all = cache->frame_count / 2, large = 0;
@@ -110,94 +24,68 @@ in_flight_init (struct cache *cache)
   /* Half for each; of a small cache more for the large ones, or none. */
   if (all >= CACHE_LARGE_MAX + 4 * CACHE_SMALL_MAX)
     large = MAX (all / 2, CACHE_LARGE_MAX);
-  admission_init (&cache->in_flight, all - large);
-  admission_init (&cache->in_flight_large, large);
+  budget_init (&cache->in_flight, all - large);
+  budget_init (&cache->in_flight_large, large);
 }
 
 /* Which of them a request of COUNT frames is charged to. */
-static struct admission *
+static struct budget *
 in_flight_of (struct cache *cache, uint32_t count)
 {
   return count > CACHE_SMALL_MAX && cache->in_flight_large.max > 0 ? &cache->in_flight_large
                                                                    : &cache->in_flight;
 }
 
-bool
-cache_charge (struct cache *cache, uint32_t count, struct waiter *waiter,
-              struct cache_ticket *ticket)
+void
+cache_lend (struct cache *cache, struct credit *credit)
 {
-  return admission_charge (in_flight_of (cache, count), count, waiter, ticket);
+  *credit = (struct credit) { .budget = &cache->in_flight };
 }
 
 bool
-cache_try_charge (struct cache *cache, uint32_t count)
+cache_charge (struct cache *cache, struct credit *credit, uint32_t count, struct waiter *waiter,
+              struct budget_ticket *ticket)
 {
-  struct admission *in_flight = in_flight_of (cache, count);
+  return budget_charge (in_flight_of (cache, count), credit, count, waiter, ticket);
+}
 
-  return atomic_load (&in_flight->waiting) == 0 && admission_try (in_flight, count);
+bool
+cache_try_charge (struct cache *cache, struct credit *credit, uint32_t count)
+{
+  return budget_try (in_flight_of (cache, count), credit, count);
 }
 
 void
-cache_uncharge (struct cache *cache, uint32_t count, struct list *wake)
+cache_uncharge (struct cache *cache, struct credit *credit, uint32_t count, struct list *wake)
 {
-  admission_release (in_flight_of (cache, count), count, wake);
+  budget_release (in_flight_of (cache, count), credit, count, wake);
 }
 
 bool
 cache_charge_dirty (struct cache *cache, uint32_t count, struct waiter *waiter,
-                    struct cache_ticket *ticket)
+                    struct budget_ticket *ticket)
 {
-  return admission_charge (&cache->dirty, count, waiter, ticket);
+  return budget_charge (&cache->dirty, NULL, count, waiter, ticket);
 }
 
 void
 cache_undirty (struct cache *cache, uint32_t count, struct list *wake)
 {
-  admission_release (&cache->dirty, count, wake);
+  budget_release (&cache->dirty, NULL, count, wake);
 }
 
 void
 cache_refuse_dirty (struct cache *cache, bool for_ever, struct list *wake)
 {
-  struct admission *dirty = &cache->dirty;
-  struct list *link;
-
-  mutex_lock (&dirty->mutex);
-  dirty->is_closed |= for_ever;
-  while ((link = list_take (&dirty->queue)) != NULL) {
-    struct cache_ticket *ticket = container_of (link, struct cache_ticket, link);
-
-    ticket->is_refused = true;
-    atomic_fetch_sub (&dirty->waiting, 1);
-    list_append (wake, &ticket->waiter->link);
-  }
-  mutex_unlock (&dirty->mutex);
-}
-
-static bool
-admission_cancel (struct admission *admission, struct cache_ticket *ticket, struct list *wake)
-{
-  bool is_queued = false;
-
-  mutex_lock (&admission->mutex);
-  list_for_each_safe (link, &admission->queue)
-    if (link == &ticket->link) {
-      list_remove (link);
-      atomic_fetch_sub (&admission->waiting, 1);
-      is_queued = true;
-    }
-  /* It may have been the one that the others did not fit in behind. */
-  admission_grant (admission, wake);
-  mutex_unlock (&admission->mutex);
-  return is_queued;
+  budget_refuse (&cache->dirty, for_ever, wake);
 }
 
 bool
-cache_charge_cancel (struct cache *cache, struct cache_ticket *ticket, struct list *wake)
+cache_charge_cancel (struct cache *cache, struct budget_ticket *ticket, struct list *wake)
 {
-  return admission_cancel (&cache->in_flight, ticket, wake)
-         || admission_cancel (&cache->in_flight_large, ticket, wake)
-         || admission_cancel (&cache->dirty, ticket, wake);
+  return budget_cancel (&cache->in_flight, ticket, wake)
+         || budget_cancel (&cache->in_flight_large, ticket, wake)
+         || budget_cancel (&cache->dirty, ticket, wake);
 }
 
 uint64_t
@@ -209,7 +97,7 @@ cache_dirty_count (struct cache *cache)
 bool
 cache_dirty_wanted (struct cache *cache)
 {
-  return atomic_load (&cache->dirty.waiting) != 0;
+  return budget_is_wanted (&cache->dirty);
 }
 
 uint64_t
@@ -678,7 +566,7 @@ cache_settle (struct cache *cache, struct frame *frame, bool ok, struct list *wa
 
   if (is_cleaned) {
     replacement_enter (cache, frame);
-    admission_release (&cache->dirty, 1, wake);
+    budget_release (&cache->dirty, NULL, 1, wake);
   }
   return (flags & FRAME_HAS_TOKEN) != 0;
 }

@@ -8,7 +8,7 @@
  * and leaves, never taken while a bucket lock is held:
  *   replacement.mutex        the queues and the ghost
  *   free_stripe.mutex        one part of the free frames; then pool.mutex, the rest of them
- *   admission.mutex          those who wait for room
+ *   budget.mutex             those who wait for room
  *
  * Frames are an array as long as the cache lives, so a pointer or index to one is always safe to
  * follow, whatever it has become meanwhile.  A lookup without lock therefore needs no RCU: it
@@ -38,16 +38,6 @@ enum frame_queue { QUEUE_NONE, QUEUE_SMALL, QUEUE_MAIN, QUEUE_POOL };
 
 struct bucket_lock {
   pthread_mutex_t mutex;
-} __attribute__ ((aligned (CACHE_LINE)));
-
-/* A number of frames that may be used at once, and the queue of those who want some. */
-struct admission {
-  _Atomic uint64_t used;
-  _Atomic uint32_t waiting;         /* length of the queue, and those about to enter it */
-  uint64_t max;
-  pthread_mutex_t mutex;
-  struct list queue;                /* of struct cache_ticket */
-  bool is_closed;                   /* nobody gets in any more (mutex) */
 } __attribute__ ((aligned (CACHE_LINE)));
 
 /* A key that left the small queue not long ago: half a hash, and when. */
@@ -105,7 +95,7 @@ struct cache {
 
   _Atomic uint64_t version __attribute__ ((aligned (CACHE_LINE)));
   _Atomic uint64_t dirty_count;
-  struct admission in_flight, in_flight_large, dirty;
+  struct budget in_flight, in_flight_large, dirty;
   struct replacement replacement;
   struct pool pool;
   struct free_stripe stripes[FREE_STRIPES];
@@ -247,10 +237,7 @@ void replacement_verify (struct cache *cache);
 
 /* --- cache-dirty.c: dirty frames, and room for them --- */
 
-void admission_init (struct admission *admission, uint64_t max);
 void in_flight_init (struct cache *cache);
-void admission_destroy (struct admission *admission);
-void admission_release (struct admission *admission, uint64_t count, struct list *wake);
 
 /* FRESH, in the index with its key, becomes the dirty frame of its block in place of OLD (dirty, or
  * NULL), whose list and belongings it takes over: version, list, header in the arena.

@@ -210,7 +210,7 @@ cache_drop (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64
         break;
     }
   if (dropped->dirty > dirty)
-    admission_release (&cache->dirty, dropped->dirty - dirty, wake);
+    budget_release (&cache->dirty, NULL, dropped->dirty - dirty, wake);
 }
 
 uint64_t

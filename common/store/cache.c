@@ -352,7 +352,7 @@ publish_frame (struct cache *cache, struct cache_disk *disk, uint64_t block, str
   if (old != NULL)
     cache_put (cache, old);
   if (was_dirty)
-    admission_release (&cache->dirty, 1, wake);
+    budget_release (&cache->dirty, NULL, 1, wake);
   return true;
 }
 
@@ -437,7 +437,7 @@ cache_create (struct arena *arena)
     return NULL;
   }
   in_flight_init (cache);
-  admission_init (&cache->dirty, count * 3 / 8);
+  budget_init (&cache->dirty, count * 3 / 8);
   return cache;
 }
 
@@ -451,9 +451,9 @@ cache_destroy (struct cache *cache, bool is_abandoned)
     cache_free_tables (cache);
     return;
   }
-  admission_destroy (&cache->in_flight);
-  admission_destroy (&cache->in_flight_large);
-  admission_destroy (&cache->dirty);
+  budget_destroy (&cache->in_flight);
+  budget_destroy (&cache->in_flight_large);
+  budget_destroy (&cache->dirty);
   replacement_destroy (cache);
   for (uint64_t i = 0; i <= cache->lock_mask; i++)
     pthread_mutex_destroy (&cache->locks[i].mutex);

@@ -43,6 +43,7 @@
 #include "base/list.h"
 #include "base/waiter.h"
 #include "store/arena.h"
+#include "store/budget.h"
 
 struct cache;
 
@@ -124,40 +125,36 @@ void cache_disk_destroy (struct cache_disk *disk);
 
 /* --- admission: numbers, so that what is admitted always finds a frame --- */
 
-/* The place of one that waits for admission; lies in the op, which need not prepare it. */
-struct cache_ticket {
-  struct list link;
-  struct waiter *waiter;
-  uint32_t count;
-  bool is_refused;              /* by cache_refuse_dirty: nothing was charged (never cleared) */
-};
-
-/* Charges COUNT frames for a request in flight (received payload, pinned replies).  True: charged.
- * False: TICKET is queued (first come, first served), and WAITER handed back by the uncharge that
- * makes room; it is charged then.  COUNT <= in_flight_max (cache_get_stats): half of all frames.
- * Requests of more than CACHE_SMALL_MAX frames have a share of their own (where the cache is large
- * enough for the longest one), and a queue, so that they hold up none of the others. */
+/* Charges COUNT frames for a request in flight (received payload, pinned replies), to CREDIT as far
+ * as that has some; NULL: to the budget.  True: charged.  False: TICKET is queued (first come, first
+ * served), and WAITER handed back by the uncharge that makes room; it is charged then.  COUNT <=
+ * in_flight_max (cache_get_stats): half of all frames.  Requests of more than CACHE_SMALL_MAX
+ * frames have a share of their own (where the cache is large enough for the longest one), and a
+ * queue, so that they hold up none of the others. */
 #define CACHE_SMALL_MAX 256      /* 1 MiB: a window */
 #define CACHE_LARGE_MAX 8194     /* 32 MiB, not aligned */
-bool cache_charge (struct cache *cache, uint32_t count, struct waiter *waiter,
-                   struct cache_ticket *ticket);
+bool cache_charge (struct cache *cache, struct credit *credit, uint32_t count,
+                   struct waiter *waiter, struct budget_ticket *ticket);
 /* As charge, without queueing. */
-bool cache_try_charge (struct cache *cache, uint32_t count);
+bool cache_try_charge (struct cache *cache, struct credit *credit, uint32_t count);
 /* What was charged, in one; after the frames were put: whom this lets in must find them free. */
-void cache_uncharge (struct cache *cache, uint32_t count, struct list *wake);
+void cache_uncharge (struct cache *cache, struct credit *credit, uint32_t count,
+                     struct list *wake);
+/* A credit, empty at first, for requests in flight of up to CACHE_SMALL_MAX frames. */
+void cache_lend (struct cache *cache, struct credit *credit);
 
 /* Room for COUNT more dirty frames, as charge; COUNT <= dirty_max: 3/8 of all frames.  A dirty
  * frame gives its place back when it is cleaned or dropped; a replaced one at once.  What was
  * charged and not published is given back by cache_undirty. */
 bool cache_charge_dirty (struct cache *cache, uint32_t count, struct waiter *waiter,
-                         struct cache_ticket *ticket);
+                         struct budget_ticket *ticket);
 void cache_undirty (struct cache *cache, uint32_t count, struct list *wake);
 /* There will be no room: those who wait for it are handed back, refused; with FOR_EVER all later
  * ones are refused, too. */
 void cache_refuse_dirty (struct cache *cache, bool for_ever, struct list *wake);
 /* Takes a queued ticket back (its op was cancelled).  False: too late, it is charged and its waiter
  * is being woken. */
-bool cache_charge_cancel (struct cache *cache, struct cache_ticket *ticket, struct list *wake);
+bool cache_charge_cancel (struct cache *cache, struct budget_ticket *ticket, struct list *wake);
 /* Frames that are dirty now: from some share on the keeper should write back.  And: somebody waits
  * in charge_dirty. */
 uint64_t cache_dirty_count (struct cache *cache);

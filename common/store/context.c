@@ -56,6 +56,7 @@ context_destroy (struct context *context)
   CHECK (atomic_load (&context->active) == 0);
   CHECK (list_is_empty (&context->ready));
   CHECK (atomic_load (&context->mailbox) == NULL);
+  CHECK (context->credit.count == 0);
   close (context->poll_fd);
   queue_destroy (context->queue);
   close (context->event_fd);
@@ -68,6 +69,7 @@ context_abandon (struct context *context)
   list_init (&context->ready);
   atomic_store (&context->mailbox, NULL);
   atomic_store (&context->active, 0);
+  context->credit.count = 0;
 }
 
 void
@@ -75,6 +77,7 @@ context_drain (struct context *context)
 {
   for (;;) {
     context_run (context);
+    context_rest (context);
     if (atomic_load (&context->active) == 0)
       return;
     context_wait (context, -1);
@@ -128,6 +131,8 @@ context_take_mail (struct context *context)
     else
       CHECK (errno == EAGAIN);
   }
+  if (atomic_load (&context->mailbox) == NULL)
+    return;
   mail = atomic_exchange (&context->mailbox, NULL);
   while (mail != NULL) {
     struct op *next = mail->mail_next;
@@ -154,6 +159,22 @@ context_collect (struct context *context)
   op_enter_context (outer);
 }
 
+/* No credit is kept from those who wait, nor by a thread that does not rest. */
+static void
+context_settle (struct context *context, bool is_resting)
+{
+  struct list wake = LIST_INIT (wake);
+
+  credit_settle (&context->credit, is_resting, &wake);
+  op_wake_all (&wake);
+}
+
+void
+context_rest (struct context *context)
+{
+  context_settle (context, true);
+}
+
 bool
 context_run (struct context *context)
 {
@@ -174,6 +195,7 @@ context_run (struct context *context)
     queue_kick (context->queue);
   }
   queue_kick (context->queue);
+  context_settle (context, !op_is_within (context));
   if (!list_is_empty (&context->ready))
     context_signal (context);
   return ran;
@@ -192,6 +214,8 @@ context_step (struct context *context, struct op *op)
   list_remove (&op->link);
   op_run (op, 1);
   queue_kick (context->queue);
+  /* Its thread would sleep if there was nothing else. */
+  context_settle (context, list_is_empty (&context->ready));
 }
 
 void
@@ -199,6 +223,7 @@ context_wait (struct context *context, int timeout_ms)
 {
   struct pollfd poll_fd = { .fd = context->poll_fd, .events = POLLIN };
 
+  context_rest (context);
   if (list_is_empty (&context->ready)) {
     queue_kick (context->queue);
     if (context->queue->device->is_stepped && context->queue->in_flight > 0)

@@ -17,6 +17,7 @@
 
 #include "base/list.h"
 #include "device/device.h"
+#include "store/budget.h"
 #include "store/op.h"
 
 #define CONTEXT_COUNTERS 32
@@ -29,6 +30,7 @@ struct context {
   int event_fd;                     /* mailbox */
   int poll_fd;                      /* epoll: event_fd and the queue's */
   _Atomic unsigned active;          /* ops started and not done */
+  struct credit credit;             /* the owner thread's, while it runs our ops: op_credit */
   struct list link;                 /* in the store's contexts */
   _Atomic uint64_t counters[CONTEXT_COUNTERS];  /* the owner thread counts, anyone reads: no
                                        counter is written by two threads */
@@ -48,11 +50,17 @@ void context_destroy (struct context *context);
 int context_fd (struct context *context);
 
 /* Runs all that can run, submits what they asked for, and returns; true if
- * anything ran.  Where an op has had its share and wants more, it returns after one turn of each. */
+ * anything ran.  Where an op has had its share and wants more, it returns after one turn of
+ * each. */
 bool context_run (struct context *context);
 /* Whether that is so, or the short ones do not end: whoever has something else to do, such as
  * sockets, should do it before he runs the context again. */
 bool context_has_more (const struct context *context);
+
+/* Gives back what was taken to be at hand for the next requests.  A thread that has entered the
+ * context (op_enter_context) calls it before it sleeps, but in context_wait, and before it leaves;
+ * then ops may be ready. */
+void context_rest (struct context *context);
 
 /* Blocks until context_fd is readable or TIMEOUT_MS has passed (-1: no limit). */
 void context_wait (struct context *context, int timeout_ms);

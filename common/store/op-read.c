@@ -48,10 +48,11 @@ read_charge (struct request *request)
     }
   }
   request->charged = count;
-  if (cache_try_charge (request->disk->store->cache, count))
+  if (cache_try_charge (request->disk->store->cache, op_credit (op), count))
     return OP_MORE;
   op_expect (op);
-  if (!cache_charge (request->disk->store->cache, count, &op->waiter, &request->ticket))
+  if (!cache_charge (request->disk->store->cache, op_credit (op), count, &op->waiter,
+                     &request->ticket))
     return OP_WAIT;
   op_wake (op);
   return OP_MORE;
@@ -247,7 +248,7 @@ cache_window (struct request *request)
   if (request->at >= left)
     return OP_MORE;
   count = MIN (left - request->at, ARRAY_COUNT (request->frames_inline));
-  if (!cache_try_charge (disk->store->cache, count))
+  if (!cache_try_charge (disk->store->cache, op_credit (op), count))
     return OP_MORE;
   request->charged = count;
   if (!range_lock_try (&disk->range_lock, &fill->range, first, first + count - 1, RANGE_SHARED))
@@ -283,7 +284,7 @@ cache_publish_window (struct request *request)
     if (request->frames[i] != NULL && request->frames[i] != FRAME_UNKNOWN)
       cache_put (store->cache, request->frames[i]);
   request->frame_count = 0;
-  cache_uncharge (store->cache, request->charged, &wake);
+  cache_uncharge (store->cache, op_credit (&request->op), request->charged, &wake);
   request->charged = 0;
   op_wake_all (&wake);
   request->at += fill->count;

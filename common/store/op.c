@@ -137,3 +137,15 @@ op_enter_context (struct context *context)
   running_context = context;
   return outer;
 }
+
+bool
+op_is_within (const struct context *context)
+{
+  return running_context == context;
+}
+
+struct credit *
+op_credit (const struct op *op)
+{
+  return op_is_within (op->context) ? &op->context->credit : NULL;
+}

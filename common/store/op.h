@@ -33,6 +33,7 @@
 enum op_next { OP_MORE, OP_YIELD, OP_WAIT, OP_DONE };
 
 struct context;
+struct credit;
 
 #define OP_MAGIC 0x6f70a11eU
 
@@ -74,6 +75,12 @@ void op_submit (struct op *op, struct op_io *io);
  * needs no mailbox.  Returns the one before.  A thread that serves one context calls it once, at
  * its start. */
 struct context *op_enter_context (struct context *context);
+
+/* Whether it does. */
+bool op_is_within (const struct context *context);
+/* What OP's context has at hand of the frames for requests in flight; NULL: this is another
+ * thread. */
+struct credit *op_credit (const struct op *op);
 
 /* One step, or steps until the op waits, is done, or has had its share: true, and it
  * goes to the end of the ready list.  Called by the context only. */

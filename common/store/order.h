@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* order.h - what an op may hold while it waits, as a table, checked at each wait.
  *
- * store-internal.h tells the order and its reasons.  A circle of ops that wait for each other needs one
- * that waits for something to the left of what it holds; so the module that makes an op wait, or
- * might, asks first, whether or not it comes to that this time.  What an op holds is counted in its
- * waiter, by those modules too: it is the op's own, changed on its thread only, and costs no lock.
+ * store-internal.h tells the order and its reasons.  A circle of ops that wait for each other needs
+ * one that waits for something to the left of what it holds; so the module that makes an op wait,
+ * or might, asks first, whether or not it comes to that this time.  What an op holds is counted in
+ * its waiter, by those modules too: it is the op's own, changed on its thread only, and costs no
+ * lock.
  *
- * Not counted: admission, which everything may be waited for with but itself; tail room, which is given
- * back in parts; and the ranges that range_lock_try gives.
+ * Not counted: admission, which everything may be waited for with but itself; tail room, which is
+ * given back in parts; and the ranges that range_lock_try gives.
  */
 #ifndef LACUNA_ORDER_H
 #define LACUNA_ORDER_H
@@ -18,7 +19,8 @@
 /* Has it, or stands in the queue for it. */
 enum order_hold {
   HOLDS_ADMIN_LOCK,
-  HOLDS_QUIESCE,                    /* ranges in this mode: neither commit nor write-back want them */
+  HOLDS_QUIESCE,                    /* ranges in this mode: neither commit nor write-back want
+                                       them */
   HOLDS_RANGE,                      /* ranges in another one */
   HOLDS_MAPS_LOCK,
 };

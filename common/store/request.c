@@ -174,7 +174,7 @@ request_admit (struct request *request)
   atomic_fetch_add_explicit (&op->context->active, 1, memory_order_relaxed);
   request->charged = count;
   request_prefetch (request);
-  if (!cache_charge (cache, count, &op->waiter, &request->ticket))
+  if (!cache_charge (cache, op_credit (op), count, &op->waiter, &request->ticket))
     return false;
   atomic_fetch_sub_explicit (&op->context->active, 1, memory_order_relaxed);
   atomic_store (&op->pending, 0);
@@ -252,7 +252,7 @@ request_release (struct request *request)
     free (request->frames);
   request->frames = request->frames_inline;
   if (request->charged > 0)
-    cache_uncharge (cache, request->charged, &wake);
+    cache_uncharge (cache, op_credit (&request->op), request->charged, &wake);
   request->charged = 0;
   CHECK (request->charged_dirty == 0);
   CHECK (request->fill == NULL);

@@ -193,6 +193,7 @@ store_context_create (struct store *store)
 
   if (context == NULL)
     return NULL;
+  cache_lend (store->cache, &context->credit);
   pthread_mutex_lock (&store->contexts_mutex);
   list_append (&store->contexts, &context->link);
   pthread_mutex_unlock (&store->contexts_mutex);

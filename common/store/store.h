@@ -214,7 +214,7 @@ struct request {
                                    the payload */
   struct frame *frames_inline[REQUEST_FRAMES_INLINE];
   uint32_t frame_count;
-  struct cache_ticket ticket;   /* its place in the queue for admission */
+  struct budget_ticket ticket;   /* its place in the queue for admission */
   uint32_t charged;             /* frames charged in flight */
   uint32_t charged_dirty;
   uint64_t at;                  /* how far it has come: block, or what the op says */

@@ -55,13 +55,28 @@ stress_await (struct stress_waiter *waiter)
     sched_yield ();
 }
 
+/* Before it waits a thread gives its credit back, or they would all wait for each other's. */
 static void
-stress_charge (bool (*charge) (struct cache *, uint32_t, struct waiter *, struct cache_ticket *))
+stress_charge (struct credit *credit, uint32_t count)
 {
   struct stress_waiter waiter = { .is_woken = false };
-  struct cache_ticket ticket;
+  struct budget_ticket ticket;
+  struct list wake = LIST_INIT (wake);
 
-  if (!charge (stress.cache, 1, &waiter.waiter, &ticket))
+  if (cache_charge (stress.cache, credit, count, &waiter.waiter, &ticket))
+    return;
+  credit_settle (credit, true, &wake);
+  stress_wake (&wake);
+  stress_await (&waiter);
+}
+
+static void
+stress_charge_dirty (void)
+{
+  struct stress_waiter waiter = { .is_woken = false };
+  struct budget_ticket ticket;
+
+  if (!cache_charge_dirty (stress.cache, 1, &waiter.waiter, &ticket))
     stress_await (&waiter);
 }
 
@@ -115,7 +130,7 @@ stress_write (uint64_t block)
   struct frame *fresh;
   uint64_t stamp;
 
-  stress_charge (cache_charge_dirty);
+  stress_charge_dirty ();
   fresh = cache_allocate (stress.cache);
   CHECK (fresh != NULL);
   pthread_rwlock_rdlock (&stress.range);
@@ -158,21 +173,31 @@ stress_worker (void *arg)
 {
   uint64_t state = (uintptr_t) arg;
   struct list wake = LIST_INIT (wake);
+  struct cache_stats stats;
+  struct credit credit;
+  uint32_t count;
+
+  cache_get_stats (stress.cache, &stats);
+  cache_lend (stress.cache, &credit);
 
   for (unsigned step = 0; step < STRESS_STEPS; step++) {
     uint64_t r = cache_hash (1, state += UINT64_C (0x9e3779b97f4a7c15));
     uint64_t block = (r >> 8) % ((r & 64) != 0 ? 10 : stress.blocks);
 
-    stress_charge (cache_charge);
+    /* Two of the large ones are all there is. */
+    count = (r >> 20) % 16 == 0 ? stats.in_flight_max / 2 : 1 + (r >> 32) % 3;
+    stress_charge (&credit, count);
     if (r % 256 == 0)
       stress_drop (block, (r >> 40) % 8 == 0 ? UINT64_MAX >> 12 : block + (r >> 40) % 64);
     else if (r % 4 == 0)
       stress_write (block);
     else
       stress_read (block);
-    cache_uncharge (stress.cache, 1, &wake);
+    cache_uncharge (stress.cache, &credit, count, &wake);
     stress_wake (&wake);
   }
+  credit_settle (&credit, true, &wake);
+  stress_wake (&wake);
   atomic_fetch_sub (&stress.workers, 1);
   return NULL;
 }
@@ -231,6 +256,7 @@ stress_run (void)
 {
   uint64_t seed = random_state;
   struct arena *arena = arena_make (STRESS_FRAMES (seed));
+  struct cache_stats stats;
   pthread_t threads[STRESS_WORKERS + 2];
 
   memset (&stress, 0, sizeof stress);
@@ -259,6 +285,8 @@ stress_run (void)
   }
   stress_drop (0, stress.blocks - 1);
   cache_verify (stress.cache);
+  cache_get_stats (stress.cache, &stats);
+  assert_int_equal (stats.in_flight, 0);
   cache_disk_destroy (&stress.disk);
   cache_destroy (stress.cache, false);
   pthread_rwlock_destroy (&stress.range);

@@ -147,7 +147,7 @@ model_write (unsigned d, uint64_t block)
   bool needs_token = b->dirty == 0 && b->stored == 0, taken = !needs_token;
   bool offers_token = needs_token || random_below (4) == 0;
   struct frame *expected = NULL, *fresh;
-  struct cache_ticket ticket;
+  struct budget_ticket ticket;
   struct waiter waiter;
 
   waiter_init (&waiter);
@@ -547,27 +547,27 @@ test_admission_order (void **state)
 {
   struct arena *arena = arena_make (64);
   struct cache *cache = cache_create (arena);
-  struct cache_ticket tickets[3];
+  struct budget_ticket tickets[3];
   struct waiter waiters[3];
   struct list wake = LIST_INIT (wake);
 
   (void) state;
   for (unsigned i = 0; i < ARRAY_COUNT (waiters); i++)
     waiter_init (&waiters[i]);
-  assert_true (cache_charge (cache, 30, NULL, NULL));
-  assert_false (cache_charge (cache, 10, &waiters[0], &tickets[0]));
-  assert_false (cache_charge (cache, 1, &waiters[1], &tickets[1]));
-  assert_false (cache_charge (cache, 1, &waiters[2], &tickets[2]));
-  assert_false (cache_try_charge (cache, 1));
-  cache_uncharge (cache, 1, &wake);
+  assert_true (cache_charge (cache, NULL, 30, NULL, NULL));
+  assert_false (cache_charge (cache, NULL, 10, &waiters[0], &tickets[0]));
+  assert_false (cache_charge (cache, NULL, 1, &waiters[1], &tickets[1]));
+  assert_false (cache_charge (cache, NULL, 1, &waiters[2], &tickets[2]));
+  assert_false (cache_try_charge (cache, NULL, 1));
+  cache_uncharge (cache, NULL, 1, &wake);
   assert_true (list_is_empty (&wake));
   assert_true (cache_charge_cancel (cache, &tickets[0], &wake));
   assert_ptr_equal (list_take (&wake), &waiters[1].link);
   assert_ptr_equal (list_take (&wake), &waiters[2].link);
   assert_false (cache_charge_cancel (cache, &tickets[1], &wake));
-  assert_true (cache_try_charge (cache, 1));
-  assert_false (cache_try_charge (cache, 1));
-  cache_uncharge (cache, 32, &wake);
+  assert_true (cache_try_charge (cache, NULL, 1));
+  assert_false (cache_try_charge (cache, NULL, 1));
+  cache_uncharge (cache, NULL, 32, &wake);
   cache_destroy (cache, false);
   arena_free (arena);
 }
@@ -626,7 +626,7 @@ sight_write (struct cache *cache, struct cache_disk *disk)
 {
   struct list wake = LIST_INIT (wake);
   struct frame *fresh = cache_allocate (cache), *picked;
-  struct cache_ticket ticket;
+  struct budget_ticket ticket;
   struct waiter waiter;
 
   waiter_init (&waiter);

@@ -213,12 +213,12 @@ frame_token (struct world *world, struct frame *frame)
 }
 
 static void
-put_admission (struct world *world, struct admission *admission)
+put_budget (struct world *world, struct budget *budget)
 {
-  put (atomic_load (&admission->used));
-  put (atomic_load (&admission->waiting));
-  list_for_each (link, &admission->queue) {
-    const struct cache_ticket *ticket = container_of (link, struct cache_ticket, link);
+  put (atomic_load (&budget->used));
+  put (atomic_load (&budget->waiting));
+  list_for_each (link, &budget->queue) {
+    const struct budget_ticket *ticket = container_of (link, struct budget_ticket, link);
 
     put (ticket->count);
     put (waiter_token (world, ticket->waiter));
@@ -239,9 +239,9 @@ put_cache (struct world *world)
   put (sum);
   put (atomic_load (&cache->version));
   put (atomic_load (&cache->dirty_count));
-  put_admission (world, &cache->in_flight);
-  put_admission (world, &cache->in_flight_large);
-  put_admission (world, &cache->dirty);
+  put_budget (world, &cache->in_flight);
+  put_budget (world, &cache->in_flight_large);
+  put_budget (world, &cache->dirty);
 }
 
 /* --- requests --- */
