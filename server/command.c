@@ -206,29 +206,13 @@ command_delete (struct command *command)
   return OP_WAIT;
 }
 
-/* Whether the disk NAME can be changed; one that is not there is left to the store. */
-static bool
-command_disk_is_whole (struct command *command, const char *name)
-{
-  struct disk *disk = disk_open (command->store, name);
-  bool is_damaged = disk != NULL && disk_is_damaged (disk);
-
-  if (disk != NULL)
-    disk_close (disk);
-  if (is_damaged)
-    command_fail (command, -EIO, "%s damaged: a part of its map cannot be read; it can only be"
-                  " deleted", name == command->name ? "it is" : "the target is");
-  return !is_damaged;
-}
-
 static enum op_next
 command_rename (struct command *command)
 {
   char new_name[DISK_NAME_MAX + 1];
 
   if (!command_name (command, "disk", command->name)
-      || !command_name (command, "new_name", new_name)
-      || !command_disk_is_whole (command, command->name))
+      || !command_name (command, "new_name", new_name))
     return OP_DONE;
   command_start_admin (command, ADMIN_RENAME);
   memcpy (command->changes.new_name, new_name, sizeof new_name);
@@ -245,8 +229,7 @@ command_shift (struct command *command, enum admin_kind kind)
   if (!command_name (command, "disk", command->name)
       || !command_bytes (command, "offset", &offset)
       || !command_bytes (command, "length", &length)
-      || !command_request_id (command, request_id)
-      || !command_disk_is_whole (command, command->name))
+      || !command_request_id (command, request_id))
     return OP_DONE;
   command_start_admin (command, kind);
   command->changes.offset = offset;
@@ -281,9 +264,7 @@ command_clone (struct command *command)
       || !command_bytes (command, "length", &length)
       || !command_name (command, "target", target)
       || !command_bytes (command, "target_offset", &target_offset)
-      || !command_request_id (command, request_id)
-      || !command_disk_is_whole (command, command->name)
-      || !command_disk_is_whole (command, target))
+      || !command_request_id (command, request_id))
     return OP_DONE;
   command_start_admin (command, ADMIN_CLONE);
   memcpy (admin->new_name, target, sizeof target);
@@ -333,8 +314,7 @@ command_resize (struct command *command)
   struct disk *disk;
   uint64_t now, size;
 
-  if (!command_name (command, "disk", command->name) || !command_bytes (command, "size", &size)
-      || !command_disk_is_whole (command, command->name))
+  if (!command_name (command, "disk", command->name) || !command_bytes (command, "size", &size))
     return OP_DONE;
   disk = disk_open (command->store, command->name);
   if (disk == NULL)

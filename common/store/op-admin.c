@@ -129,6 +129,15 @@ admin_check_new_name (struct admin *admin, const char *name)
 }
 
 enum op_next
+admin_check_whole (struct admin *admin, const struct disk *disk)
+{
+  if (!disk->is_damaged)
+    return OP_DONE;
+  return admin_fail (admin, -EIO, "%s damaged: a part of its map cannot be read; it can only be"
+                     " deleted", disk == admin->disk ? "it is" : "the target is");
+}
+
+enum op_next
 admin_find (struct admin *admin)
 {
   pthread_mutex_lock (&admin->store->disks_mutex);
@@ -136,7 +145,7 @@ admin_find (struct admin *admin)
   pthread_mutex_unlock (&admin->store->disks_mutex);
   if (admin->disk == NULL || (admin->disk_id != 0 && admin->disk->id != admin->disk_id))
     return admin_fail (admin, -ENOENT, "there is no disk of this name");
-  return OP_DONE;
+  return admin->kind == ADMIN_DELETE ? OP_DONE : admin_check_whole (admin, admin->disk);
 }
 
 static enum op_next

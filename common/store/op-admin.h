@@ -50,8 +50,10 @@ struct clone {
 enum op_next admin_fail (struct admin *admin, int error, const char *format, ...)
   __attribute__ ((format (printf, 3, 4)));
 /* The disk admin->name, to admin->disk; it stays, since nobody else changes the table while the
- * admin lock is held.  OP_DONE; or it failed. */
+ * admin lock is held.  OP_DONE; or it failed: one that is damaged can only be deleted. */
 enum op_next admin_find (struct admin *admin);
+/* OP_DONE if DISK, which is admin->disk or a target, is not damaged; or it failed. */
+enum op_next admin_check_whole (struct admin *admin, const struct disk *disk);
 
 /* Waits until what is dirty on DISK now is in its place, or REQUEST->error tells that it could not
  * be written; the op goes on with STAGE. */

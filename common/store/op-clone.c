@@ -119,6 +119,9 @@ clone_check (struct admin *admin)
   pthread_mutex_unlock (&store->disks_mutex);
   if (clone->target == NULL)
     return admin_fail (admin, -ENOENT, "there is no disk of the name of the target");
+  next = admin_check_whole (admin, clone->target);
+  if (next != OP_DONE)
+    return next;
   if (request_ids_has (&clone->target->request_ids, admin->request_id)) {
     /* Now it shall be durable, which it may not have been. */
     admin->was_done = true;
