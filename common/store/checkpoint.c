@@ -21,8 +21,8 @@
  * lost after that half was given up, both would be.  And the nodes must not be ahead of the journal:
  * DATA of a block that was deallocated before the position would be found without what voids it.
  *
- * But a commit may be waiting for the half that the checkpoint frees.  Then it has collected no
- * record yet, so none is in flight, and the checkpoint does not wait for it (commit_join_room).
+ * But a commit may be waiting for the half that the checkpoint frees.  That lets the checkpoint's
+ * items pass, for which the end of each half is kept free (commit_join_items).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -233,10 +233,8 @@ checkpoint_commit (struct store *store, struct op *op)
 
   checkpoint->stage = CHECKPOINT_COMMITTED;
   op_expect (op);
-  if (commit_join_room (store, &checkpoint->commit, op))
-    return OP_WAIT;
-  op_wake (op);
-  return OP_MORE;
+  commit_join_items (store, &checkpoint->commit, op);
+  return OP_WAIT;
 }
 
 static enum op_next

@@ -12,8 +12,9 @@
  * hundred FLUSHes cost a few.
  *
  * The journal has two halves, each used from its start.  When a record does not fit, it goes to
- * the other half, if a checkpoint has freed that; else the commit waits for the checkpoint (which
- * waits for no commit).
+ * the other half, if a checkpoint has freed that; else the commit waits for the checkpoint.  That in
+ * turn must have the items before its position durable first: for a record of these alone the end
+ * of each half is kept free.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -38,6 +39,27 @@ static uint64_t
 commit_half_blocks (const struct store *store)
 {
   return from_le64 (store->superblock.journal_half_blocks);
+}
+
+/* Blocks at the end of a half for a record of nothing but items. */
+static uint64_t
+commit_kept_blocks (const struct store *store)
+{
+  return MIN (divide_up (sizeof (struct format_record) + store->arena->tail_bytes, BLOCK_SIZE),
+              commit_half_blocks (store) / 4);
+}
+
+/* Blocks of the half that the next record may take.  The first one has all of it: a store that was
+ * made with a longer tail must not wait for ever. */
+static uint64_t
+commit_room (const struct store *store)
+{
+  const struct commit *commit = &store->commit;
+  uint64_t used = commit->head;
+
+  if (used > 0 && !commit->is_items_only)
+    used += commit_kept_blocks (store);
+  return commit_half_blocks (store) - MIN (used, commit_half_blocks (store));
 }
 
 /* Frames that a record may hold in this store. */
@@ -84,7 +106,7 @@ commit_half_percent (struct store *store)
   unsigned percent;
 
   pthread_mutex_lock (&commit->mutex);
-  percent = commit->head * 100 / commit_half_blocks (store);
+  percent = commit->head * 100 / (commit_half_blocks (store) - commit_kept_blocks (store));
   pthread_mutex_unlock (&commit->mutex);
   return percent;
 }
@@ -112,28 +134,29 @@ commit_start (struct commit *commit, struct commit_request *first)
   op_init (&commit->op, op->context, "commit", COMMIT_TAKE, commit_step, commit_finished);
 }
 
-/* False: the running commit waits for a checkpoint, so REQUEST, which is the
- * checkpoint's, must not wait for it. */
-static bool
+/* Where the running commit waits for a checkpoint, and REQUEST is the checkpoint's, it goes on with
+ * that. */
+static void
 commit_add (struct store *store, struct commit_request *request, struct op *op)
 {
   struct commit *commit = &store->commit;
-  bool starts = false, joins;
+  bool starts, wakes;
 
   request->waiter = &op->waiter;
   request->error = 0;
   pthread_mutex_lock (&commit->mutex);
-  joins = !request->is_room || !commit->is_waiting;
-  if (joins) {
-    list_append (&commit->queue, &request->link);
-    starts = !commit->is_running;
-    if (starts)
-      commit_start (commit, request);
-  }
+  list_append (&commit->queue, &request->link);
+  starts = !commit->is_running;
+  if (starts)
+    commit_start (commit, request);
+  wakes = request->is_items_only && commit->is_waiting;
+  if (wakes)
+    commit->is_waiting = false;
   pthread_mutex_unlock (&commit->mutex);
   if (starts)
     op_start (&commit->op);
-  return joins;
+  if (wakes)
+    op_wake (&commit->op);
 }
 
 void
@@ -143,26 +166,37 @@ commit_join (struct store *store, struct commit_request *request, struct op *op)
   commit_add (store, request, op);
 }
 
-bool
-commit_join_room (struct store *store, struct commit_request *request, struct op *op)
+void
+commit_join_items (struct store *store, struct commit_request *request, struct op *op)
 {
-  order_wait (&op->waiter, WAITS_FOR_ROOM);
-  *request = (struct commit_request) { .is_room = true };
-  return commit_add (store, request, op);
+  order_wait (&op->waiter, WAITS_FOR_ITEMS);
+  *request = (struct commit_request) { .is_items_only = true };
+  commit_add (store, request, op);
 }
 
-/* Takes the checkpoint's requests for room out of a list.  The mutex is held. */
+/* Moves the checkpoint's requests, or all others, from one list to the end of another. */
 static void
-commit_hand_back_room (struct list *requests, struct list *wake)
+commit_pick (struct list *from, bool is_items_only, struct list *to)
 {
-  list_for_each_safe (link, requests) {
+  list_for_each_safe (link, from)
+    if (container_of (link, struct commit_request, link)->is_items_only == is_items_only) {
+      list_remove (link);
+      list_append (to, link);
+    }
+}
+
+static void
+commit_tell (struct list *requests, int error)
+{
+  struct list wake = LIST_INIT (wake), *link;
+
+  while ((link = list_take (requests)) != NULL) {
     struct commit_request *request = container_of (link, struct commit_request, link);
 
-    if (!request->is_room)
-      continue;
-    list_remove (link);
-    list_append (wake, &request->waiter->link);
+    request->error = error;
+    list_append (&wake, &request->waiter->link);
   }
+  op_wake_all (&wake);
 }
 
 uint32_t
@@ -191,6 +225,8 @@ commit_blocks_bound (struct store *store, uint64_t items)
   return 2 + divide_up (items + frames * sizeof (struct format_item), BLOCK_SIZE) + frames;
 }
 
+/* The next record begins the other half; or this one, if none lies in it yet: the superblock tells
+ * where the first one is looked for. */
 static void
 commit_switch_half (struct store *store)
 {
@@ -198,11 +234,13 @@ commit_switch_half (struct store *store)
 
   CHECK (atomic_load (&commit->other_is_free));
   pthread_mutex_lock (&commit->mutex);
-  commit->half ^= 1;
-  commit->head = 0;
-  commit->half_sequence = commit->sequence;
-  commit->half_chain = commit->chain;
-  commit->epoch++;
+  if (commit->head > 0) {
+    commit->half ^= 1;
+    commit->head = 0;
+    commit->half_sequence = commit->sequence;
+    commit->half_chain = commit->chain;
+    commit->epoch++;
+  }
   atomic_store (&commit->other_is_free, false);
   pthread_mutex_unlock (&commit->mutex);
 }
@@ -233,13 +271,39 @@ commit_take_switches (struct store *store)
   return wants_switch;
 }
 
+/* There is no room for the batch, but a checkpoint is in it, which the others wait for: its record, of
+ * items alone, comes first.  False: there is none, or not even room for that; and then it must not
+ * wait. */
+static bool
+commit_take_items (struct store *store, uint64_t items)
+{
+  struct commit *commit = &store->commit;
+  struct list others = LIST_INIT (others);
+
+  commit_pick (&commit->batch, false, &others);
+  commit->is_items_only = !list_is_empty (&commit->batch);
+  if (commit->is_items_only && commit_blocks_bound (store, items) > commit_room (store)) {
+    commit_tell (&commit->batch, 0);
+    commit->is_items_only = false;
+  }
+  if (!commit->is_items_only) {
+    list_splice (&commit->batch, &others);
+    return false;
+  }
+  pthread_mutex_lock (&commit->mutex);
+  list_splice (&others, &commit->queue);
+  list_splice (&commit->queue, &others);
+  pthread_mutex_unlock (&commit->mutex);
+  return true;
+}
+
 static enum op_next
 commit_take (struct store *store)
 {
   struct commit *commit = &store->commit;
   struct op *op = &commit->op;
   bool wants_switch = false, waits = false;
-  struct list wake = LIST_INIT (wake);
+  struct list more = LIST_INIT (more);
   uint64_t items;
 
   pthread_mutex_lock (&commit->mutex);
@@ -255,24 +319,24 @@ commit_take (struct store *store)
     op->stage = COMMIT_DONE;
     return OP_MORE;
   }
-  if (!wants_switch
-      && commit->head + commit_blocks_bound (store, items) <= commit_half_blocks (store))
+  commit->is_items_only = false;
+  if (!wants_switch && commit_blocks_bound (store, items) <= commit_room (store))
     return OP_MORE;
   if (atomic_load (&commit->other_is_free)) {
     commit_switch_half (store);
     return OP_MORE;
   }
+  if (commit_take_items (store, items))
+    return OP_MORE;
   op->stage = COMMIT_TAKE;
   op_expect (op);
   pthread_mutex_lock (&commit->mutex);
-  waits = !atomic_load (&commit->other_is_free) && !store_is_failed (store);
+  commit_pick (&commit->queue, true, &more);
+  waits = !atomic_load (&commit->other_is_free) && !store_is_failed (store)
+          && list_is_empty (&more);
+  list_splice (&commit->queue, &more);
   commit->is_waiting = waits;
-  if (waits) {
-    commit_hand_back_room (&commit->batch, &wake);
-    commit_hand_back_room (&commit->queue, &wake);
-  }
   pthread_mutex_unlock (&commit->mutex);
-  op_wake_all (&wake);
   if (!waits) {
     op_wake (op);
     return OP_MORE;
@@ -342,9 +406,8 @@ commit_collect (struct store *store)
   commit->is_seal = false;
   pthread_rwlock_wrlock (&store->gate);
   commit->position_end = journal_end (&store->journal);
-  if (commit->head
-        + commit_blocks_bound (store, commit->position_end - journal_start (&store->journal))
-      > commit_half_blocks (store)) {
+  if (commit_blocks_bound (store, commit->position_end - journal_start (&store->journal))
+      > commit_room (store)) {
     pthread_rwlock_unlock (&store->gate);
     return false;
   }
@@ -518,21 +581,16 @@ commit_done (struct store *store)
 {
   struct commit *commit = &store->commit;
   struct op *op = &commit->op;
-  struct list wake = LIST_INIT (wake), *link;
+  struct list wake = LIST_INIT (wake);
 
   if (op->error == 0 && commit->record_blocks > 0 && commit->flush.io.error != 0) {
     store_fail (store, "flushing the journal", commit->flush.io.error);
     op->error = -EIO;
   }
   commit_settle (store, &wake);
-  while ((link = list_take (&commit->batch)) != NULL) {
-    struct commit_request *request = container_of (link, struct commit_request, link);
-
-    request->error = op->error;
-    list_append (&wake, &request->waiter->link);
-  }
   commit->record_blocks = 0;
   op_wake_all (&wake);
+  commit_tell (&commit->batch, op->error);
   if (keeper_has_work (store))
     keeper_kick (store);
   return OP_DONE;

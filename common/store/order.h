@@ -39,7 +39,7 @@ enum order_wait {
   WAITS_FOR_DISCARD,
   WAITS_FOR_FILL,
   WAITS_FOR_COMMIT,
-  WAITS_FOR_ROOM,                   /* the checkpoint, for a commit that does not wait for it */
+  WAITS_FOR_ITEMS,                  /* the checkpoint, for a commit that does not wait for it */
 };
 
 /* WAITER's op is going to wait for this. */
@@ -57,7 +57,7 @@ order_wait (const struct waiter *waiter, enum order_wait wait)
     [WAITS_FOR_DISCARD] = 0,
     [WAITS_FOR_FILL] = HOLD (HOLDS_RANGE),
     [WAITS_FOR_COMMIT] = HOLD (HOLDS_ADMIN_LOCK) | HOLD (HOLDS_QUIESCE),
-    [WAITS_FOR_ROOM] = HOLD (HOLDS_MAPS_LOCK),
+    [WAITS_FOR_ITEMS] = HOLD (HOLDS_MAPS_LOCK),
   };
 
   CHECK ((waiter->holds & ~may_hold[wait]) == 0);

@@ -17,7 +17,7 @@
  *   write-back   keeper_write_back, while a range is held: only one that is held QUIESCE.
  *   maps lock    one op that changes maps in steps, or the checkpoint that has frozen them.  Who
  *                holds it waits for an upgrade or for the device, and for nothing else but, the
- *                checkpoint, for a commit that does not wait for it (commit_join_room).
+ *                checkpoint, for a commit that does not wait for it (commit_join_items).
  *   upgrade      of a QUIESCE: waits for those who hold the range SHARED, and these for the device.
  *   reservation  never waited for while a range lock is held: that is given up, what was freed is
  *                committed, and all is tried again.
@@ -159,8 +159,7 @@ struct commit_request {
   uint64_t second;                  /* and of this one, if not 0 (the far edge of a WRITE_ZEROES) */
   bool is_seal;                     /* a record even if there is nothing for it: commit_is_bare */
   bool is_switch;                   /* the checkpoint's: go over to the other half first */
-  bool is_room;                     /* the checkpoint's, for room in the tail;
-                                       see commit_join_room */
+  bool is_items_only;               /* the checkpoint's: see commit_join_items */
   int error;
   struct list link;
 };
@@ -246,6 +245,7 @@ struct commit {
   uint32_t epoch;                   /* counts the switches of halves */
   bool is_seal;                     /* the record is wanted for its own sake, */
   bool is_empty;                    /* and has nothing in it */
+  bool is_items_only;               /* the record is a checkpoint's: the end of the half is for that */
   uint64_t sealed;                  /* `sequence' after the last record that needs none to follow */
   uint64_t tick_sequence;           /* `sequence' when the clock ticked last */
   bool is_waiting;                  /* for the other half (mutex) */
@@ -257,9 +257,9 @@ void commit_destroy (struct store *store);
 /* Joins the next record.  OP has op_expect'ed; its waiter is woken when it is durable or failed
  * (request->error). */
 void commit_join (struct store *store, struct commit_request *request, struct op *op);
-/* The same for all items, by the checkpoint, which a commit may have to wait for: false if one
- * does, and if one begins to, the request is handed back undone. */
-bool commit_join_room (struct store *store, struct commit_request *request, struct op *op);
+/* The same for all items until now, by the checkpoint.  A commit that waits for the checkpoint lets it
+ * pass: there is room for that in each half.  If that is not enough, REQUEST ends undone. */
+void commit_join_items (struct store *store, struct commit_request *request, struct op *op);
 /* A checkpoint freed the other half, or the store failed. */
 void commit_half_freed (struct store *store);
 /* Once per tick: whether the newest record has been that for a tick, and has something in it.  When

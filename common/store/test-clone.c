@@ -706,6 +706,76 @@ test_zeroes_refused (void **state)
   drop_store ();
 }
 
+/* Writes, durably, until a commit has to wait for a checkpoint; the last one is left waiting. */
+static void
+fill_journal (void)
+{
+  for (;;) {
+    struct request *request = malloc (sizeof *request);
+    struct iovec segment;
+    uint64_t bytes;
+
+    is_done = false;
+    request_init (request, context, disks[0], REQUEST_WRITE, REQUEST_FUA, 100 * BLOCK_SIZE,
+                  BLOCK_SIZE, request_done);
+    assert_true (request_admit (request));
+    assert_int_equal (request_segments (request, 0, &segment, 1, &bytes), 1);
+    block_make (++last_tag, segment.iov_base);
+    request_start (request);
+    run ();
+    if (!is_done)
+      return;
+    assert_int_equal (request->op.error, 0);
+    request_release (request);
+    free (request);
+  }
+}
+
+/* A commit waits for the checkpoint, which has what took the place of a trimmed block that the journal
+ * has: it must not be durable without the TRIM, or there is no place for that block. */
+static bool
+wait_at (unsigned steps)
+{
+  struct waiter waiter;
+  struct list wake = LIST_INIT (wake);
+  uint64_t at = 100;
+  unsigned i;
+
+  make_store (120);
+  while (do_request (REQUEST_WRITE, 0, 0, at, 1) == 0)
+    at++;
+  do_sync ();
+  assert_int_equal (do_request (REQUEST_TRIM, REQUEST_FUA, 0, at - 1, 1), 0);
+  keeper_want_checkpoint (store);
+  run ();
+  waiter_init (&waiter);
+  assert_true (op_lock_acquire (&store->maps_lock, &waiter));
+  keeper_want_checkpoint (store);
+  run ();
+  /* The last free block. */
+  assert_int_equal (do_request (REQUEST_WRITE, REQUEST_FUA, 1, 50, 1), 0);
+  fill_journal ();
+  assert_true (store->commit.is_waiting);
+  assert_int_equal (do_request (REQUEST_TRIM, 0, 1, 50, 1), 0);
+  assert_int_equal (do_request (REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE, 1, 60, 1), 0);
+  op_lock_release (&store->maps_lock, &wake);
+  op_wake_all (&wake);
+  for (i = 0; i < steps && step (); i++)
+    continue;
+  cut_off (SIM_POWER);
+  space_verify (store->space);
+  drop_store ();
+  return i == steps;
+}
+
+static void
+test_commit_waits (void **state)
+{
+  (void) state;
+  for (unsigned steps = 0; wait_at (steps); steps++)
+    assert_true (steps < 2000);
+}
+
 static void
 test_refused (void **state)
 {
@@ -759,7 +829,7 @@ main (void)
     cmocka_unit_test (test_commit_beside), cmocka_unit_test (test_target_data),
     cmocka_unit_test (test_request_ids),   cmocka_unit_test (test_unshared),
     cmocka_unit_test (test_full),          cmocka_unit_test (test_zeroes_refused),
-    cmocka_unit_test (test_refused),
+    cmocka_unit_test (test_commit_waits),  cmocka_unit_test (test_refused),
   };
 
   return cmocka_run_group_tests (tests, NULL, NULL);

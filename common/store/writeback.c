@@ -162,10 +162,8 @@ writeback_make_room (struct store *store, struct op *op)
     return OP_MORE;
   }
   op_expect (op);
-  if (commit_join_room (store, &writeback->commit, op))
-    return OP_WAIT;
-  op_wake (op);
-  return OP_MORE;
+  commit_join_items (store, &writeback->commit, op);
+  return OP_WAIT;
 }
 
 /* The frames that were collected, back to the dirty ones. */

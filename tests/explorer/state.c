@@ -255,7 +255,7 @@ put_commit_request (struct world *world, const struct commit_request *request)
   put (request->first);
   put (request->count);
   put (request->second);
-  put (request->is_switch | request->is_room << 1);
+  put (request->is_switch | request->is_items_only << 1);
   put (request->error);
 }
 
@@ -633,7 +633,7 @@ put_commit (struct world *world)
   put (commit->half_sequence);
   put (commit->half_chain);
   put (commit->epoch);
-  put (commit->is_seal | commit->is_empty << 1);
+  put (commit->is_seal | commit->is_empty << 1 | commit->is_items_only << 2);
   put (commit->sealed);
   put (commit->tick_sequence);
   if (!commit->is_running)
