@@ -17,8 +17,8 @@
 
 #include "base/test-seed.h"
 #include "device/device-sim.h"
-#include "store/checker.h"
 #include "store/store-internal.h"
+#include "store/test-image.h"
 
 /* Stores are abandoned here, as a kill does: what they had is lost, not leaked. */
 const char *__asan_default_options (void);
@@ -69,26 +69,13 @@ image_destroy (void)
   unlink (arena_path);
 }
 
-static int
-image_read (void *arg, uint64_t place, void *block)
-{
-  sim_peek (arg, place, block);
-  return 0;
-}
-
-/* What the checker, which knows the format's page only, says of the device as it is. */
+/* The device as it is. */
 static inline void
 image_check (void)
 {
-  struct checker_reader reader = {
-    .read = image_read, .length = LENGTH_MAX, .is_growing = true, .arg = image,
-  };
-  char *text = NULL;
-  size_t length;
-  FILE *out = open_memstream (&text, &length);
+  int verdict;
+  char *text = image_check_text (image, LENGTH_MAX, false, &verdict);
 
-  checker_run_reader (&reader, out, false);
-  fclose (out);
   if (strstr (text, "damage:") != NULL)
     fail_msg ("the checker finds:\n%s", text);
   free (text);

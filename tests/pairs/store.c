@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "pairs.h"
-#include "store/checker.h"
+#include "store/test-image.h"
 
 #define META_BLOCKS 256
 #define JOURNAL_HALF 64
@@ -162,31 +162,17 @@ run_rounds (struct run *run)
   close_store (run);
 }
 
-static int
-read_image (void *arg, uint64_t place, void *block)
-{
-  sim_peek (arg, place, block);
-  return 0;
-}
-
 static void
 check_image (struct run *run)
 {
   /* The checker is one program's, and has memory of its own. */
   static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-  struct checker_reader reader = {
-    .read = read_image, .arg = run->image, .length = DEVICE_BLOCKS, .is_growing = true,
-  };
-  char *text = NULL;
-  size_t length;
+  char *text;
   int verdict;
-  FILE *out = open_memstream (&text, &length);
 
-  CHECK (out != NULL);
   pthread_mutex_lock (&mutex);
-  verdict = checker_run_reader (&reader, out, false);
+  text = image_check_text (run->image, DEVICE_BLOCKS, false, &verdict);
   pthread_mutex_unlock (&mutex);
-  fclose (out);
   if (verdict != CHECKER_CLEAN)
     run_fail (run, "the checker finds: %s", text);
   free (text);

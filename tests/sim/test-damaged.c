@@ -22,8 +22,8 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "store/checker.h"
 #include "store/store-internal.h"
+#include "store/test-image.h"
 #include "world.h"
 
 #define META_BLOCKS 128
@@ -164,59 +164,13 @@ restore (struct world *world, const struct victim *victim)
 
 /* --- the checker --- */
 
-static int
-read_image (void *arg, uint64_t place, void *block)
-{
-  sim_peek (arg, place, block);
-  return 0;
-}
-
-static int
-write_image (void *arg, uint64_t place, const void *block)
-{
-  sim_poke (arg, place, block);
-  return 0;
-}
-
-static int
-flush_image (void *arg)
-{
-  (void) arg;
-  return 0;
-}
-
-static bool
-agree (void *arg)
-{
-  (void) arg;
-  return true;
-}
-
-/* What the checker says of a store that nobody has open; to be freed. */
-static char *
-check (struct world *world, bool repairs, int *verdict)
-{
-  struct checker_reader reader = {
-    .read = read_image, .write = write_image, .flush = flush_image,
-    .length = world->options.device_blocks_max, .is_growing = true, .arg = world->image,
-  };
-  char *text = NULL;
-  size_t length;
-  FILE *out = open_memstream (&text, &length);
-
-  CHECK (out != NULL);
-  *verdict = repairs ? checker_repair_reader (&reader, out, agree, NULL)
-                     : checker_run_reader (&reader, out, false);
-  fclose (out);
-  return text;
-}
-
 /* One finding, of WHAT, and no other. */
 static bool
 finds_only (struct world *world, const char *what)
 {
   int verdict;
-  char *text = check (world, false, &verdict);
+  char *text = image_check_text (world->image, world->options.device_blocks_max, false,
+                                 &verdict);
   bool is_ok = verdict == CHECKER_DAMAGED && strncmp (text, "damage: ", 8) == 0
                && strstr (text, what) != NULL && strstr (text, what) < strchr (text, '\n')
                && strstr (text, "\n1 problem\n") != NULL;
@@ -231,7 +185,8 @@ static bool
 finds_nothing (struct world *world, bool repairs)
 {
   int verdict;
-  char *text = check (world, repairs, &verdict);
+  char *text = image_check_text (world->image, world->options.device_blocks_max, repairs,
+                                 &verdict);
 
   if (verdict != CHECKER_CLEAN)
     world_fail (world, "the checker finds:\n%s", text);

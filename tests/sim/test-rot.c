@@ -18,8 +18,8 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "store/checker.h"
 #include "store/store-internal.h"
+#include "store/test-image.h"
 #include "world.h"
 
 #define META_BLOCKS 64
@@ -95,50 +95,13 @@ is_zero (struct sim_image *image, uint64_t place)
 
 /* --- repair --- */
 
-static int
-read_image (void *arg, uint64_t place, void *block)
-{
-  sim_peek (arg, place, block);
-  return 0;
-}
-
-static int
-write_image (void *arg, uint64_t place, const void *block)
-{
-  sim_poke (arg, place, block);
-  return 0;
-}
-
-static int
-flush_image (void *arg)
-{
-  (void) arg;
-  return 0;
-}
-
-static bool
-agree (void *arg)
-{
-  (void) arg;
-  return true;
-}
-
 /* Whatever can be done is done; then the checker must find nothing more. */
 static bool
 repair (struct world *clone)
 {
-  struct checker_reader reader = {
-    .read = read_image, .write = write_image, .flush = flush_image,
-    .length = clone->options.device_blocks_max, .is_growing = true, .arg = clone->image,
-  };
-  char *text = NULL;
-  size_t length;
-  FILE *out = open_memstream (&text, &length);
   int verdict;
+  char *text = image_check_text (clone->image, clone->options.device_blocks_max, true, &verdict);
 
-  CHECK (out != NULL);
-  verdict = checker_repair_reader (&reader, out, agree, NULL);
-  fclose (out);
   if (verdict != CHECKER_CLEAN || clone->options.is_traced)
     printf ("%s", text);
   free (text);

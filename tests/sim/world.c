@@ -14,8 +14,8 @@
 #include "base/log.h"
 #include "lint.h"
 #include "repeatable.h"
-#include "store/checker.h"
 #include "store/store-internal.h"
+#include "store/test-image.h"
 #include "world-internal.h"
 
 /* So many turns of the clock, with nothing else that could happen, and requests still run: they
@@ -336,13 +336,6 @@ open_and_die (struct world *world, enum crash_kind *kind, bool *got_through)
 
 /* --- the independent checker --- */
 
-static int
-read_image (void *arg, uint64_t place, void *block)
-{
-  sim_peek (arg, place, block);
-  return 0;
-}
-
 /* A damaged disk is damage: who made it judges the image. */
 static bool
 has_damaged (const struct world *world)
@@ -358,21 +351,12 @@ has_damaged (const struct world *world)
 static bool
 check_image (struct world *world)
 {
-  struct checker_reader reader = {
-    .read = read_image, .arg = world->image,
-    .length = world->options.device_blocks_max, .is_growing = true,
-  };
-  char *text = NULL;
-  size_t length;
-  FILE *out;
+  char *text;
   int verdict;
 
   if (has_damaged (world))
     return true;
-  out = open_memstream (&text, &length);
-  CHECK (out != NULL);
-  verdict = checker_run_reader (&reader, out, false);
-  fclose (out);
+  text = image_check_text (world->image, world->options.device_blocks_max, false, &verdict);
   /* A device that failed, or a process that died while it wrote the superblock, leaves second
    * copies that are older: they may need repair, but nothing more. */
   if (verdict != CHECKER_CLEAN
