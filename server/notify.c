@@ -12,9 +12,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "server.h"
@@ -59,11 +59,9 @@ void
 notify_reloading (void)
 {
   char message[64];
-  struct timespec time;
 
-  clock_gettime (CLOCK_MONOTONIC, &time);
   snprintf (message, sizeof message, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64 "\n",
-            (uint64_t) time.tv_sec * 1000000 + (uint64_t) time.tv_nsec / 1000);
+            clock_ns () / 1000);
   notify_send (message);
 }
 

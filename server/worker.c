@@ -12,10 +12,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "server.h"
 
@@ -31,15 +31,6 @@
 #define SLEEPS_MAX 4096            /* between two tries, where they are in vain */
 
 /* --- the loop --- */
-
-static uint64_t
-clock_ns (void)
-{
-  struct timespec time;
-
-  clock_gettime (CLOCK_MONOTONIC, &time);
-  return (uint64_t) time.tv_sec * 1000000000 + (uint64_t) time.tv_nsec;
-}
 
 static void
 end_if_idle (struct worker *worker)

@@ -31,6 +31,7 @@
 #undef BLOCK_SIZE               /* linux/fs.h has one of its own */
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "device/device.h"
 
@@ -568,10 +569,7 @@ device_become_direct (struct uring_device *device)
 static uint64_t
 now_ms (void)
 {
-  struct timespec time;
-
-  clock_gettime (CLOCK_MONOTONIC, &time);
-  return time.tv_sec * UINT64_C (1000) + time.tv_nsec / 1000000;
+  return clock_ns () / 1000000;
 }
 
 int

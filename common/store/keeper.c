@@ -18,9 +18,9 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "store/store-internal.h"
 
@@ -640,10 +640,7 @@ keeper_step (struct op *op)
 static uint64_t
 keeper_clock_ms (void)
 {
-  struct timespec now;
-
-  clock_gettime (CLOCK_MONOTONIC, &now);
-  return now.tv_sec * UINT64_C (1000) + now.tv_nsec / 1000000;
+  return clock_ns () / 1000000;
 }
 
 static void *

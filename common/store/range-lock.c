@@ -11,9 +11,8 @@
  * back?  All that are not granted, overlap it and exclude its mode.  They all came later, but for
  * an upgrade, which waits for SHARED holders whenever they came.
  */
-#include <time.h>
-
 #include "base/check.h"
+#include "base/clock.h"
 #include "store/order.h"
 #include "store/range-lock.h"
 
@@ -119,16 +118,7 @@ stand_beside (struct range_lock *lock, struct range_request *request)
   list_insert_before (&request->link, next);
 }
 
-/* For stat alone: nothing depends on it. */
-static uint64_t
-clock_ns (void)
-{
-  struct timespec now;
-
-  clock_gettime (CLOCK_MONOTONIC, &now);
-  return now.tv_sec * UINT64_C (1000000000) + now.tv_nsec;
-}
-
+/* The time is for stat alone: nothing depends on it. */
 static void
 wait_begins (struct range_lock *lock, struct range_request *request)
 {

@@ -16,8 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "nbd/nbd-protocol.h"
 
 #define SECOND UINT64_C (1000000000)
@@ -90,16 +90,6 @@ void client_tls_begin (struct client *client);
 void client_tls_end (struct client *client);
 ssize_t client_tls_receive (struct client *client, void *data, size_t size, bool is_waiting);
 ssize_t client_tls_send (struct client *client, const struct iovec *segments, size_t count);
-
-/* Nanoseconds. */
-static inline uint64_t
-clock_ns (void)
-{
-  struct timespec time;
-
-  clock_gettime (CLOCK_MONOTONIC, &time);
-  return (uint64_t) time.tv_sec * SECOND + (uint64_t) time.tv_nsec;
-}
 
 static inline unsigned
 client_in_flight (const struct client *client)

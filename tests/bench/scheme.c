@@ -31,6 +31,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "store/store.h"
 
 #define READERS_MAX 2
@@ -89,15 +90,6 @@ struct client {
 struct result {
   double p50_us, p99_us, slow_share, rate, hit_share, rewritten;
 };
-
-static uint64_t
-now_ns (void)
-{
-  struct timespec at;
-
-  clock_gettime (CLOCK_MONOTONIC, &at);
-  return (uint64_t) at.tv_sec * 1000000000 + (uint64_t) at.tv_nsec;
-}
 
 /* --- times --- */
 
@@ -221,10 +213,10 @@ reader_main (void *arg)
   struct client *client = arg;
 
   while (!atomic_load_explicit (&is_over, memory_order_relaxed)) {
-    uint64_t offset = next_block (client) * BLOCK_SIZE, began = now_ns ();
+    uint64_t offset = next_block (client) * BLOCK_SIZE, began = clock_ns ();
 
     run_request (client, REQUEST_READ, offset, BLOCK_SIZE);
-    client->times[bucket_of (now_ns () - began)]++;
+    client->times[bucket_of (clock_ns () - began)]++;
     client->count++;
   }
   return NULL;
@@ -353,10 +345,10 @@ measure (const struct variant *variant, bool hits, unsigned readers)
     rewriter->variant = variant;
     CHECK (pthread_create (&rewriter->thread, NULL, rewriter_main, rewriter) == 0);
   }
-  began = now_ns ();
+  began = clock_ns ();
   nanosleep (&round, NULL);
   atomic_store (&is_over, true);
-  seconds = (double) (now_ns () - began) / 1e9;
+  seconds = (double) (clock_ns () - began) / 1e9;
   for (unsigned i = 0; i < readers; i++) {
     pthread_join (clients[i].thread, NULL);
     result.rate += (double) clients[i].count / seconds;
