@@ -18,9 +18,10 @@
  * replay does the same once more with the maps as they were at that point of the journal.  So at
  * that point the source's range must be all in the maps: no dirty block, and no DATA of it in the
  * journal that could come back.  The same holds for the target: a dirty block of it would be taken
- * over by whoever finds the arena with the item and before the drop, and DATA of it by whoever finds
- * a checkpoint that has the clone and no record that has.  Writers are kept off until the blocks have their new owner, or a
- * WRITE that found its block private would have it written in place under the target's eyes.
+ * over by whoever finds the arena with the item and before the drop, and DATA of it by whoever
+ * finds a checkpoint that has the clone and no record that has.  Writers are kept off until the
+ * blocks have their new owner, or a WRITE that found its block private would have it written in
+ * place under the target's eyes.
  *
  * The map and the table are changed in many steps.  A checkpoint in between would freeze half of
  * it, with a position behind the item, and nobody would do the rest; so there is none.  A commit

@@ -384,7 +384,8 @@ zero_forget (struct disk *disk, const struct extent *extent, unsigned *items, st
   zero_drop (disk, extent->block, extent->length, retired > 0, wake);
 }
 
-/* The same where EXTENT is a hole, or shares its place with others: it gets space of its own.
+/* As zero_keep_extent, where EXTENT is a hole, or shares its place with others: it gets space of its
+ * own.
  *
  * Promises of what is dirty come free when that is dropped, which cannot be undone: where the extent
  * is shared, its blocks would be seen again that the dirty ones had replaced.  So it becomes a hole

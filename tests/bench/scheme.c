@@ -32,7 +32,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/clock.h"
-#include "store/store.h"
+#include "store/test-counter.h"
 
 #define READERS_MAX 2
 #define ROUNDS 11
@@ -304,18 +304,6 @@ settle (bool hits)
 
 /* --- measuring --- */
 
-static uint64_t
-counter (const char *name)
-{
-  struct store_counter counters[64];
-  size_t count = store_get_counters (store, counters, ARRAY_COUNT (counters));
-
-  for (size_t i = 0; i < count; i++)
-    if (strcmp (counters[i].name, name) == 0)
-      return counters[i].value;
-  CHECK (false);
-}
-
 static struct result
 measure (const struct variant *variant, bool hits, unsigned readers)
 {
@@ -328,8 +316,8 @@ measure (const struct variant *variant, bool hits, unsigned readers)
   uint64_t began, hit, missed;
 
   settle (hits);
-  hit = counter ("hit_blocks");
-  missed = counter ("miss_blocks");
+  hit = store_counter (store, "hit_blocks");
+  missed = store_counter (store, "miss_blocks");
   memset (clients, 0, sizeof clients);
   atomic_store (&is_over, false);
   for (unsigned i = 0; i < readers; i++) {
@@ -360,8 +348,8 @@ measure (const struct variant *variant, bool hits, unsigned readers)
     result.rewritten = (double) rewriter->count / seconds;
     client_close (rewriter);
   }
-  hit = counter ("hit_blocks") - hit;
-  missed = counter ("miss_blocks") - missed;
+  hit = store_counter (store, "hit_blocks") - hit;
+  missed = store_counter (store, "miss_blocks") - missed;
   result.hit_share = (double) hit / (double) MAX (hit + missed, 1);
   result.p50_us = percentile (clients, readers, 0.5);
   result.p99_us = percentile (clients, readers, 0.99);

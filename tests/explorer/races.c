@@ -242,23 +242,6 @@ start_write_error (struct world *world)
   explorer_request (world, 0, REQUEST_READ, 0, 0, BLOCKS (1));
 }
 
-/* --- what the journal holds --- */
-
-static void
-warm_logged (struct world *world)
-{
-  explorer_request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
-}
-
-/* The older copy of the block goes with the half that is given up, while the record that has the
- * newer one may be in flight. */
-static void
-start_checkpoint_write (struct world *world)
-{
-  keeper_want_checkpoint (world->store);
-  explorer_request (world, 0, REQUEST_WRITE, REQUEST_FUA, 0, BLOCKS (1));
-}
-
 static void
 then_flush (struct world *world)
 {
@@ -310,9 +293,5 @@ const struct scenario races[] = {
   { .name = "race-5-write-error", .about = "write-back fails once, and then a FLUSH",
     .base = base_written, .warm = warm_dirty, .start = start_write_error, .then = then_flush,
     .cuts = CUTS },
-  { .name = "checkpoint-write-logged",
-    .about = "a WRITE of a block whose last content is in the journal only, against a checkpoint",
-    .base = base_written, .warm = warm_logged, .start = start_checkpoint_write,
-    .cuts = CUT_POWER },
 };
 const unsigned race_count = ARRAY_COUNT (races);

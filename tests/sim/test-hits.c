@@ -27,6 +27,7 @@
 #include "store/cache-internal.h"
 #include "store/context.h"
 #include "store/store-internal.h"
+#include "store/test-counter.h"
 
 #define BLOCKS 256
 #define READ_BLOCKS 16
@@ -169,18 +170,6 @@ run_request (struct context *context, struct disk *disk, enum request_kind kind,
   request_release (&request);
 }
 
-static uint64_t
-counter (struct store *store, const char *name)
-{
-  struct store_counter counters[64];
-  size_t count = store_get_counters (store, counters, ARRAY_COUNT (counters));
-
-  for (size_t i = 0; i < count; i++)
-    if (strcmp (counters[i].name, name) == 0)
-      return counters[i].value;
-  CHECK (false);
-}
-
 static bool
 read_hits (struct store *store, struct context *context, struct disk *disk)
 {
@@ -188,8 +177,8 @@ read_hits (struct store *store, struct context *context, struct disk *disk)
 
   /* The first one takes a credit. */
   run_request (context, disk, REQUEST_READ, 0, READ_BLOCKS);
-  hits = counter (store, "hit_blocks");
-  misses = counter (store, "miss_blocks");
+  hits = store_counter (store, "hit_blocks");
+  misses = store_counter (store, "miss_blocks");
   for (taken = 0; blocks < HITS; blocks += READ_BLOCKS) {
     if (blocks % HITS_PROTECTED == 0)
       apart_protect (store->cache);
@@ -198,12 +187,13 @@ read_hits (struct store *store, struct context *context, struct disk *disk)
     is_counting = false;
   }
   apart_release ();
-  hits = counter (store, "hit_blocks") - hits;
-  misses = counter (store, "miss_blocks") - misses;
+  hits = store_counter (store, "hit_blocks") - hits;
+  misses = store_counter (store, "miss_blocks") - misses;
   printf ("%" PRIu64 " blocks read: %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64
           " locks taken, %" PRIu64 " waits, %" PRIu64 " shared pages written to\n", blocks, hits,
-          misses, taken, counter (store, "range_lock_waits"), (uint64_t) written);
-  return hits == blocks && misses == 0 && taken == 0 && counter (store, "range_lock_waits") == 0
+          misses, taken, store_counter (store, "range_lock_waits"), (uint64_t) written);
+  return hits == blocks && misses == 0 && taken == 0
+         && store_counter (store, "range_lock_waits") == 0
          && written == 0;
 }
 
@@ -222,7 +212,8 @@ static bool
 credit_comes_back (struct store *store, struct context *context, struct disk *disk)
 {
   struct context *other = store_context_create (store);
-  uint64_t all = store->cache->in_flight.max, at_hand = counter (store, "cache_in_flight_frames");
+  uint64_t all = store->cache->in_flight.max;
+  uint64_t at_hand = store_counter (store, "cache_in_flight_frames");
   struct request request;
   bool is_ok;
 
@@ -241,9 +232,9 @@ credit_comes_back (struct store *store, struct context *context, struct disk *di
   store_context_destroy (store, other);
 
   run_request (context, disk, REQUEST_READ, 0, 1);
-  is_ok = counter (store, "cache_in_flight_frames") > 0;
+  is_ok = store_counter (store, "cache_in_flight_frames") > 0;
   context_wait (context, 0);
-  return is_ok && counter (store, "cache_in_flight_frames") == 0;
+  return is_ok && store_counter (store, "cache_in_flight_frames") == 0;
 }
 
 static struct disk *
