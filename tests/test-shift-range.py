@@ -191,7 +191,10 @@ def test_beside():
     going to be."""
     global model
     draw = random.Random(seed)
-    front, blocks, step = 100, len(model) // BLOCK, 7
+    front, step = 100, 7
+    # The history may have left less.
+    insert(len(model), max(2 * front * BLOCK - len(model), BLOCK))
+    blocks = len(model) // BLOCK
     mine, others = server.connect(), server.connect("other")
     behind, writer = server.connect(), server.connect()
 
