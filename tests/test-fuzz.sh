@@ -1,10 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# The fuzz targets, for a moment each: on what once broke something, and on random bytes.  Longer, and with libFuzzer, which
-# looks for new paths:
-#
-#   ../configure CC=clang --enable-sanitize=fuzzer --disable-plugin CFLAGS='-O1 -g' && make check TESTS=
-#   tests/fuzz/fuzz-nbd -max_total_time=3600 -max_len=4096 -timeout=20 CORPUS ../tests/fuzz/corpus/nbd
+# The fuzz targets, for a moment each: on what once broke something, and on random bytes.  tests/fuzz/fuzz.sh is for
+# hours, and with libFuzzer, which looks for new paths.
 
 source "${top_srcdir:-.}/tests/functions.sh"
 
