@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
 static uint64_t random_state;
 
@@ -24,6 +25,20 @@ static inline uint64_t
 random_below (uint64_t limit)
 {
   return random_number () % limit;
+}
+
+/* Begins anew with LACUNA_SEED, or with a seed that no run before had; returns it. */
+static inline uint64_t
+random_seed (void)
+{
+  const char *one = getenv ("LACUNA_SEED");
+
+  if (one)
+    random_state = strtoull (one, NULL, 0);
+  else
+    assert_int_equal (getrandom (&random_state, sizeof random_state, 0), sizeof random_state);
+  print_message ("LACUNA_SEED=%llu\n", (unsigned long long) random_state);
+  return random_state;
 }
 
 /* Runs TEST with each of the fixed seeds, or with LACUNA_SEED. */

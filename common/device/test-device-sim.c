@@ -12,36 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <cmocka.h>
 
 #include "base/bytes.h"
+#include "base/test-seed.h"
 #include "device/device-sim.h"
-
-static uint64_t random_state;
-
-static uint64_t
-draw_below (uint64_t limit)
-{
-  random_state ^= random_state << 13;
-  random_state ^= random_state >> 7;
-  random_state ^= random_state << 17;
-  return random_state % limit;
-}
-
-static uint64_t
-seed_choose (void)
-{
-  const char *text = getenv ("LACUNA_SEED");
-  uint64_t seed = 1;
-
-  if (text)
-    seed = strtoull (text, NULL, 0);
-  else if (getrandom (&seed, sizeof seed, 0) != sizeof seed)
-    seed = 1;
-  print_message ("LACUNA_SEED=%llu\n", (unsigned long long) seed);
-  return random_state = seed ? seed : 1;
-}
 
 /* --- one io with its memory --- */
 
@@ -211,9 +186,9 @@ model_submit (struct queue *queue, struct job *job)
 {
   static const enum io_kind kinds[] = { IO_READ, IO_WRITE, IO_WRITE, IO_WRITE, IO_FLUSH,
                                         IO_DISCARD };
-  enum io_kind kind = kinds[draw_below (ARRAY_COUNT (kinds))];
-  uint64_t length = kind == IO_FLUSH ? 0 : 1 + draw_below (IO_BLOCKS);
-  uint64_t place = kind == IO_FLUSH ? 0 : draw_below (PLACES - length + 1);
+  enum io_kind kind = kinds[random_below (ARRAY_COUNT (kinds))];
+  uint64_t length = kind == IO_FLUSH ? 0 : 1 + random_below (IO_BLOCKS);
+  uint64_t place = kind == IO_FLUSH ? 0 : random_below (PLACES - length + 1);
 
   if (!may_submit (kind, place, length))
     return;
@@ -322,21 +297,21 @@ model_life (struct sim_image *image)
 {
   struct device *device = sim_device_create (image);
   struct queue *queues[2] = { queue_create (device), queue_create (device) };
-  enum sim_crash_kind kind = draw_below (2) ? SIM_KILL : SIM_POWER;
-  bool is_abandoned = draw_below (2);
+  enum sim_crash_kind kind = random_below (2) ? SIM_KILL : SIM_POWER;
+  bool is_abandoned = random_below (2);
 
   for (unsigned i = 0; i < JOBS; i++)
     job_create (&jobs[i]);
-  for (uint64_t step = draw_below (200); step > 0; step--) {
-    struct queue *queue = queues[draw_below (2)];
-    struct job *job = &jobs[draw_below (JOBS)];
+  for (uint64_t step = random_below (200); step > 0; step--) {
+    struct queue *queue = queues[random_below (2)];
+    struct job *job = &jobs[random_below (JOBS)];
 
     if (!job->is_busy)
       model_submit (queue, job);
-    else if (draw_below (2))
+    else if (random_below (2))
       queue_kick (queue);
-    if (draw_below (2) && sim_in_flight (image) > 0) {
-      sim_complete (image, draw_below (sim_in_flight (image)));
+    if (random_below (2) && sim_in_flight (image) > 0) {
+      sim_complete (image, random_below (sim_in_flight (image)));
       reap_jobs (queues[0]);
       reap_jobs (queues[1]);
     }
@@ -356,7 +331,7 @@ model_life (struct sim_image *image)
 static void
 test_model (void **state)
 {
-  struct sim_options options = { .seed = seed_choose (), .length = 10, .length_max = PLACES };
+  struct sim_options options = { .seed = random_seed (), .length = 10, .length_max = PLACES };
   struct sim_image *image = sim_image_create (&options);
 
   (void) state;

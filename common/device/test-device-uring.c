@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -25,32 +24,8 @@
 #undef BLOCK_SIZE               /* linux/fs.h has one of its own */
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/test-seed.h"
 #include "device/device.h"
-
-static uint64_t random_state;
-
-static uint64_t
-draw_below (uint64_t limit)
-{
-  random_state ^= random_state << 13;
-  random_state ^= random_state >> 7;
-  random_state ^= random_state << 17;
-  return random_state % limit;
-}
-
-static void
-seed_choose (void)
-{
-  const char *text = getenv ("LACUNA_SEED");
-  uint64_t seed = 1;
-
-  if (text)
-    seed = strtoull (text, NULL, 0);
-  else if (getrandom (&seed, sizeof seed, 0) != sizeof seed)
-    seed = 1;
-  print_message ("LACUNA_SEED=%llu\n", (unsigned long long) seed);
-  random_state = seed ? seed : 1;
-}
 
 static char path[64];
 static unsigned log_count;
@@ -241,7 +216,7 @@ test_many (void **state)
   struct job *jobs = calloc (COUNT, sizeof *jobs);
   uint8_t *memory = allocate_blocks (COUNT);
 
-  seed_choose ();
+  random_seed ();
   assert_int_equal (device_grow (f->device, COUNT), 0);
   for (unsigned round = 0; round < 2; round++) {
     unsigned done = 0;
@@ -251,16 +226,16 @@ test_many (void **state)
       if (round == 0)
         memcpy (jobs[i].memory + 8, &i, sizeof i);
       job_submit (&jobs[i], f->queue, round ? IO_READ : IO_WRITE, i, 1, 1);
-      if (draw_below (100) == 0)
+      if (random_below (100) == 0)
         queue_kick (f->queue);
-      if (draw_below (100) == 0)
+      if (random_below (100) == 0)
         done += queue_poll (f->queue);
     }
     queue_kick (f->queue);
     while (f->queue->in_flight > 0) {
       struct pollfd poll_fd = { .fd = queue_fd (f->queue), .events = POLLIN };
 
-      if (draw_below (2))
+      if (random_below (2))
         queue_wait (f->queue);
       else {
         int ready = poll (&poll_fd, 1, 10000);

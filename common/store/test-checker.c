@@ -24,6 +24,7 @@
 #include <json-c/json.h>
 #include <xxhash.h>
 
+#include "base/test-seed.h"
 #include "store/checker-internal.h"
 
 #define BLOCKS 512
@@ -34,16 +35,6 @@ static uint8_t image[BLOCKS][4096];
 static uint64_t image_length;
 static uint64_t failing_place;         /* reads of it give EIO; 0: none */
 static char *output;
-static uint64_t seed;
-
-static uint64_t
-random_number (uint64_t below)
-{
-  seed ^= seed << 13;
-  seed ^= seed >> 7;
-  seed ^= seed << 17;
-  return seed % below;
-}
 
 static void
 put (uint64_t place, unsigned offset, unsigned size, uint64_t value)
@@ -399,7 +390,7 @@ damage_block (uint64_t place, unsigned how)
     memset (image[place], 0xe5, 4096);
     break;
   case 2:
-    image[place][random_number (500)] ^= 1U << random_number (8);
+    image[place][random_below (500)] ^= 1U << random_below (8);
     break;
   case 3:                                              /* a write that went astray */
     memcpy (image[place], image[place % MIRROR == 7 ? 8 : 7], 4096);
@@ -911,17 +902,17 @@ test_paint (void **state)
   (void) state;
   for (unsigned round = 0; round < 2000; ++round) {
     struct checker_change model[SIZE] = { 0 }, items[40], *painted;
-    struct checker_changes changes = { items, 1 + random_number (40), 40 };
+    struct checker_changes changes = { items, 1 + random_below (40), 40 };
     size_t count, k = 0;
 
     for (size_t i = 0; i < changes.count; ++i) {
       struct checker_change *change = &items[i];
 
       *change = (struct checker_change) {
-        .disk = 1 + random_number (2), .first = random_number (SIZE), .order = i + 1,
-        .place = 1000 * (i + 1), .state = random_number (3),
+        .disk = 1 + random_below (2), .first = random_below (SIZE), .order = i + 1,
+        .place = 1000 * (i + 1), .state = random_below (3),
       };
-      change->end = change->first + 1 + random_number (SIZE - change->first);
+      change->end = change->first + 1 + random_below (SIZE - change->first);
       for (uint64_t b = change->first; b < change->end && change->disk == 2; ++b) {
         model[b] = *change;
         model[b].place += b - change->first;
@@ -953,14 +944,14 @@ test_random_damage (void **state)
   (void) state;
   for (unsigned round = 0; round < 3000; ++round) {
     make_journalled_store ();
-    for (unsigned i = 0; i <= random_number (4); ++i) {
+    for (unsigned i = 0; i <= random_below (4); ++i) {
       static const uint64_t places[] = { 3, 48, 52, 32 };
-      uint64_t at = random_number (NODES + 4);
+      uint64_t at = random_below (NODES + 4);
       uint64_t place = at < NODES ? nodes[at].place : places[at - NODES];
       unsigned end = place == 3 ? 216 : 200;
 
-      put (place, random_number (end), 1 + random_number (8),
-           random_number (2) == 0 ? random_number (300) : random_number (UINT64_MAX));
+      put (place, random_below (end), 1 + random_below (8),
+           random_below (2) == 0 ? random_below (300) : random_below (UINT64_MAX));
       if (place >= 32 && place < 64 && get (place, 4, 4) < 64 - place)
         record_seal (place);
     }
@@ -1067,11 +1058,9 @@ main (void)
     cmocka_unit_test (test_json),
     cmocka_unit_test (test_files),
   };
-  const char *wish = getenv ("LACUNA_SEED");
   int failed;
 
-  seed = wish != NULL ? strtoull (wish, NULL, 0) : (uint64_t) getpid () * 2654435761U + 1;
-  print_message ("LACUNA_SEED=%llu\n", (unsigned long long) seed);
+  random_seed ();
   failed = cmocka_run_group_tests (tests, NULL, NULL);
   free (output);
   return failed;

@@ -7,36 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <cmocka.h>
 
 #include "base/bytes.h"
+#include "base/test-seed.h"
 #include "store/range-lock.h"
-
-static uint64_t random_state;
-
-static uint64_t
-draw_below (uint64_t limit)
-{
-  random_state ^= random_state << 13;
-  random_state ^= random_state >> 7;
-  random_state ^= random_state << 17;
-  return random_state % limit;
-}
-
-static void
-seed_choose (void)
-{
-  const char *text = getenv ("LACUNA_SEED");
-  uint64_t seed = 1;
-
-  if (text)
-    seed = strtoull (text, NULL, 0);
-  else if (getrandom (&seed, sizeof seed, 0) != sizeof seed)
-    seed = 1;
-  print_message ("LACUNA_SEED=%llu\n", (unsigned long long) seed);
-  random_state = seed ? seed : 1;
-}
 
 /* --- against a model --- */
 
@@ -202,12 +177,12 @@ model_acquire (struct range_lock *lock, struct entry *entry)
     RANGE_SHARED, RANGE_SHARED, RANGE_SHARED, RANGE_WRITE, RANGE_WRITE, RANGE_EXCLUSIVE,
     RANGE_EXCLUSIVE, RANGE_QUIESCE,
   };
-  uint64_t first = draw_below (BLOCKS);
-  uint64_t last = first + draw_below (draw_below (4) ? 3 : BLOCKS);
-  enum range_mode mode = modes[draw_below (ARRAY_COUNT (modes))];
+  uint64_t first = random_below (BLOCKS);
+  uint64_t last = first + random_below (random_below (4) ? 3 : BLOCKS);
+  enum range_mode mode = modes[random_below (ARRAY_COUNT (modes))];
   bool is_beside = model_is_beside (first, last, mode);
   bool expected = !is_beside && model_may_hold (entry, model_arrivals, first, last, mode);
-  bool is_try = draw_below (4) == 0;
+  bool is_try = random_below (4) == 0;
   bool is_granted;
 
   waiter_init (&entry->waiter);
@@ -236,8 +211,8 @@ model_is_held (struct range_lock *lock)
     [RANGE_QUIESCE] = "xxx.",
     [RANGE_EXCLUSIVE] = "xxxx",
   };
-  uint64_t first = draw_below (BLOCKS);
-  uint64_t last = first + draw_below (3);
+  uint64_t first = random_below (BLOCKS);
+  uint64_t last = first + random_below (3);
 
   for (enum range_mode mode = 0; mode < RANGE_MODES; mode++) {
     bool expected = false;
@@ -285,7 +260,7 @@ model_drain (struct range_lock *lock)
   while (left > 0) {
     left = 0;
     for (unsigned i = 0; i < REQUESTS; i++) {
-      if (entries[i].state == HELD && entries[i].mode == RANGE_QUIESCE && draw_below (2) == 0)
+      if (entries[i].state == HELD && entries[i].mode == RANGE_QUIESCE && random_below (2) == 0)
         model_upgrade (lock, &entries[i]);
       else if (entries[i].state == HELD)
         model_release (lock, &entries[i]);
@@ -300,17 +275,17 @@ test_model (void **state)
   struct range_lock lock;
 
   (void) state;
-  seed_choose ();
+  random_seed ();
   memset (entries, 0, sizeof entries);
   range_lock_init (&lock);
   for (unsigned step = 1; step <= 60000; step++) {
-    struct entry *entry = &entries[draw_below (REQUESTS)];
+    struct entry *entry = &entries[random_below (REQUESTS)];
 
     if (entry->state == FREE)
       model_acquire (&lock, entry);
-    else if (entry->state == HELD && entry->mode == RANGE_QUIESCE && draw_below (2) == 0)
+    else if (entry->state == HELD && entry->mode == RANGE_QUIESCE && random_below (2) == 0)
       model_upgrade (&lock, entry);
-    else if (entry->state == HELD && entry->mode == RANGE_EXCLUSIVE && draw_below (2) == 0)
+    else if (entry->state == HELD && entry->mode == RANGE_EXCLUSIVE && random_below (2) == 0)
       model_downgrade (&lock, entry);
     else if (entry->state == HELD)
       model_release (&lock, entry);
