@@ -29,6 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../sim/blocking.h"
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -79,7 +80,6 @@ struct client {
   struct context *context;
   struct disk *disk;
   struct request request;
-  _Atomic bool is_done, is_admitted;
   bool hits;
   uint64_t random, at;          /* of hits; of misses: the next one of the lap */
   uint64_t count;
@@ -133,18 +133,6 @@ slow_share (const struct client *clients, unsigned count)
 
 /* --- requests --- */
 
-static void
-request_done (struct request *request)
-{
-  atomic_store (&((struct client *) request->owner)->is_done, true);
-}
-
-static void
-request_admitted (struct request *request)
-{
-  atomic_store (&((struct client *) request->owner)->is_admitted, true);
-}
-
 /* As if it had come from a socket; before any lock is taken. */
 static void
 fill_payload (struct request *request)
@@ -167,23 +155,16 @@ run_request (struct client *client, enum request_kind kind, uint64_t offset, uin
   struct request *request = &client->request;
   bool has_rwlock = client->variant != NULL && client->variant->has_rwlock;
 
-  request_init (request, client->context, client->disk, kind, 0, offset, length, request_done);
-  request->owner = client;
-  request->admitted = request_admitted;
-  atomic_store (&client->is_done, false);
-  atomic_store (&client->is_admitted, false);
+  request_init (request, client->context, client->disk, kind, 0, offset, length, request_is_done);
   if (kind == REQUEST_WRITE) {
-    if (!request_admit (request))
-      context_run_until (client->context, &client->is_admitted);
+    request_admit_wait (request);
     fill_payload (request);
   }
   if (has_rwlock && kind == REQUEST_READ)
     CHECK (pthread_rwlock_rdlock (&rwlock) == 0);
   else if (has_rwlock)
     CHECK (pthread_rwlock_wrlock (&rwlock) == 0);
-  request_start (request);
-  context_run_until (client->context, &client->is_done);
-  CHECK (request->op.error == 0);
+  CHECK (request_run (request) == 0);
   if (has_rwlock)
     CHECK (pthread_rwlock_unlock (&rwlock) == 0);
   request_release (request);
@@ -239,23 +220,13 @@ rewriter_main (void *arg)
 /* --- disks --- */
 
 static void
-admin_done (struct admin *admin)
-{
-  atomic_store (&((struct client *) admin->owner)->is_done, true);
-}
-
-static void
 run_admin (struct client *client, enum admin_kind kind, const char *name)
 {
   struct admin admin;
 
-  admin_init (&admin, client->context, store, kind, name, admin_done);
-  admin.owner = client;
+  admin_init (&admin, client->context, store, kind, name, admin_is_done);
   admin.size = DISK_BYTES;
-  atomic_store (&client->is_done, false);
-  admin_start (&admin);
-  context_run_until (client->context, &client->is_done);
-  CHECK (admin.op.error == 0);
+  CHECK (admin_run (&admin) == 0);
 }
 
 static void

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "store/checker.h"
 #include "store/store.h"
+#include "../sim/blocking.h"
 #include "fuzz.h"
 
 #define BLOCKS_MAX 2048
@@ -33,13 +34,6 @@ static char directory[] = "/dev/shm/lacuna-fuzz-XXXXXX", path[64];
 static FILE *nowhere;
 
 static void
-on_message (enum log_level level, const char *message)
-{
-  (void) level;
-  (void) message;
-}
-
-static void
 remove_store (void)
 {
   unlink (path);
@@ -49,17 +43,10 @@ remove_store (void)
 /* --- requests, one at a time --- */
 
 static void
-on_done (struct request *request)
-{
-  *(_Atomic bool *) request->owner = true;
-}
-
-static void
 run_request (struct context *context, struct disk *disk, enum request_kind kind, uint64_t offset,
              uint64_t length)
 {
   struct status_extent extents[64];
-  _Atomic bool is_done = false;
   struct iovec segment;
   struct request request;
   const char *why;
@@ -67,8 +54,7 @@ run_request (struct context *context, struct disk *disk, enum request_kind kind,
 
   if (request_validate (disk, kind, 0, offset, length, &why) != 0)
     return;
-  request_init (&request, context, disk, kind, 0, offset, length, on_done);
-  request.owner = (void *) &is_done;
+  request_init (&request, context, disk, kind, 0, offset, length, request_is_done);
   request.extents = extents;
   request.extent_max = 64;
   if (kind == REQUEST_WRITE) {
@@ -78,28 +64,9 @@ run_request (struct context *context, struct disk *disk, enum request_kind kind,
       memset (segment.iov_base, DATA, bytes);
     }
   }
-  if (request.op.error == 0) {
-    request_start (&request);
-    context_run_until (context, &is_done);
-  }
+  if (request.op.error == 0)
+    request_run (&request);
   request_release (&request);
-}
-
-static void
-on_created (struct admin *admin)
-{
-  *(_Atomic bool *) admin->owner = true;
-}
-
-static void
-run_admin (struct context *context, struct admin *admin)
-{
-  _Atomic bool is_done = false;
-
-  admin->owner = (void *) &is_done;
-  admin_start (admin);
-  context_run_until (context, &is_done);
-  CHECK (admin->op.error == 0);
 }
 
 static void
@@ -107,9 +74,9 @@ create_disk (struct store *store, struct context *context, const char *name)
 {
   struct admin admin;
 
-  admin_init (&admin, context, store, ADMIN_CREATE, name, on_created);
+  admin_init (&admin, context, store, ADMIN_CREATE, name, admin_is_done);
   admin.size = 64 * MIB;
-  run_admin (context, &admin);
+  CHECK (admin_run (&admin) == 0);
 }
 
 /* Every item that the journal may hold. */
@@ -124,7 +91,7 @@ change_disks (struct store *store, struct context *context)
   for (unsigned i = 0; i < ARRAY_COUNT (kinds); i++) {
     bool is_renamed = kinds[i] == ADMIN_DELETE;
 
-    admin_init (&admin, context, store, kinds[i], is_renamed ? "fourth" : "third", on_created);
+    admin_init (&admin, context, store, kinds[i], is_renamed ? "fourth" : "third", admin_is_done);
     if (kinds[i] == ADMIN_CLONE)
       strcpy (admin.name, "disk");
     strcpy (admin.new_name, kinds[i] == ADMIN_CLONE ? "third" : "fourth");
@@ -132,7 +99,7 @@ change_disks (struct store *store, struct context *context)
     admin.may_shrink = true;
     admin.offset = BLOCK_SIZE;
     admin.length = 16 * MIB;
-    run_admin (context, &admin);
+    CHECK (admin_run (&admin) == 0);
   }
 }
 
@@ -206,7 +173,7 @@ make_images (void)
   struct disk *disk;
   char *error;
 
-  log_set_sink (on_message);
+  log_set_sink (log_nowhere);
   nowhere = fopen ("/dev/null", "w");
   CHECK (nowhere && mkdtemp (directory));
   atexit (remove_store);

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "../../server/control.h"
 #include "../../server/server.h"
+#include "../sim/blocking.h"
 #include "fuzz.h"
 
 #define RUDE_TURNS 100
@@ -23,13 +24,6 @@ static char directory[] = "/dev/shm/lacuna-fuzz-XXXXXX", store_name[64];
 static const char *tls_certificates, *tls_keys;
 
 static void
-on_message (enum log_level level, const char *message)
-{
-  (void) level;
-  (void) message;
-}
-
-static void
 remove_store (void)
 {
   unlink (store_name);
@@ -37,24 +31,14 @@ remove_store (void)
 }
 
 static void
-on_created (struct admin *admin)
-{
-  *(_Atomic bool *) admin->owner = true;
-}
-
-static void
 create_disk (const char *name, uint64_t size)
 {
   struct context *context = server_worker_context (&server, 0);
-  _Atomic bool is_done = false;
   struct admin admin;
 
-  admin_init (&admin, context, server.store, ADMIN_CREATE, name, on_created);
+  admin_init (&admin, context, server.store, ADMIN_CREATE, name, admin_is_done);
   admin.size = size;
-  admin.owner = (void *) &is_done;
-  admin_start (&admin);
-  context_run_until (context, &is_done);
-  CHECK (admin.op.error == 0);
+  CHECK (admin_run (&admin) == 0);
 }
 
 void
@@ -65,7 +49,7 @@ world_start (void)
 
   if (server.store)
     return;
-  log_set_sink (on_message);
+  log_set_sink (log_nowhere);
   signal (SIGPIPE, SIG_IGN);   /* as serve.c has it */
   CHECK (mkdtemp (directory));
   atexit (remove_store);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "pairs.h"
+#include "../sim/blocking.h"
 #include "store/store-internal.h"
 
 /* A disk that can be deleted is one for each site. */
@@ -27,18 +28,6 @@ site_offset (const struct run *run)
 }
 
 /* --- requests --- */
-
-static void
-request_done (struct request *request)
-{
-  atomic_store (&((struct worker *) request->owner)->is_done, true);
-}
-
-static void
-request_admitted (struct request *request)
-{
-  atomic_store (&((struct worker *) request->owner)->is_admitted, true);
-}
 
 static void
 fill_payload (struct worker *worker, const struct act *act)
@@ -113,22 +102,15 @@ run_request (struct worker *worker, const struct act *act, uint64_t *stamps)
 
   if (error == 0) {
     request_init (request, worker->context, disk, act->kind, act->flags, act->offset, act->length,
-                  request_done);
-    request->owner = worker;
-    request->admitted = request_admitted;
+                  request_is_done);
     request->extents = extents;
     request->extent_max = ARRAY_COUNT (extents);
     request->stream = act->what == ACT_READ_AHEAD ? &worker->stream : NULL;
-    atomic_store (&worker->is_done, false);
-    atomic_store (&worker->is_admitted, false);
     if (act->kind == REQUEST_WRITE) {
-      if (!request_admit (request))
-        context_run_until (worker->context, &worker->is_admitted);
+      request_admit_wait (request);
       fill_payload (worker, act);
     }
-    request_start (request);
-    context_run_until (worker->context, &worker->is_done);
-    error = request->op.error;
+    error = request_run (request);
     if (error == 0 && stamps != NULL && act->kind == REQUEST_BLOCK_STATUS)
       status_stamps (worker, stamps);
     else if (error == 0 && stamps != NULL)
@@ -180,12 +162,6 @@ run_write_back (struct run *run)
 
 /* --- administrative ops --- */
 
-static void
-admin_done (struct admin *admin)
-{
-  atomic_store (&((struct worker *) admin->owner)->is_done, true);
-}
-
 int
 run_admin (struct worker *worker, enum admin_kind kind, const struct act *act)
 {
@@ -194,18 +170,14 @@ run_admin (struct worker *worker, enum admin_kind kind, const struct act *act)
   char name[32];
 
   admin_init (&admin, worker->context, run->store, kind, disk_name (run, act->disk, name),
-              admin_done);
-  admin.owner = worker;
+              admin_is_done);
   disk_name (run, act->target, admin.new_name);
   admin.size = act->offset;
   admin.may_shrink = true;
   admin.offset = act->offset;
   admin.length = act->length;
   admin.target_offset = act->target_offset;
-  atomic_store (&worker->is_done, false);
-  admin_start (&admin);
-  context_run_until (worker->context, &worker->is_done);
-  return admin.op.error;
+  return admin_run (&admin);
 }
 
 /* As soon as nobody has it open. */

@@ -161,7 +161,6 @@ struct worker {
   struct context *context;
   struct request request;
   struct read_stream stream;
-  _Atomic bool is_done, is_admitted;
   uint64_t requests, sectors;
   int error;                    /* of its act */
 };

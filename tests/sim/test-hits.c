@@ -20,12 +20,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "blocking.h"
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "device/device-sim-internal.h"
 #include "store/cache-internal.h"
-#include "store/context.h"
 #include "store/store-internal.h"
 #include "store/test-counter.h"
 
@@ -137,22 +137,6 @@ apart_release (void)
 
 /* --- requests --- */
 
-static _Atomic bool is_done;
-
-static void
-request_done (struct request *request)
-{
-  (void) request;
-  atomic_store (&is_done, true);
-}
-
-static void
-admin_done (struct admin *admin)
-{
-  (void) admin;
-  atomic_store (&is_done, true);
-}
-
 static void
 run_request (struct context *context, struct disk *disk, enum request_kind kind, uint64_t block,
              uint64_t count)
@@ -160,13 +144,10 @@ run_request (struct context *context, struct disk *disk, enum request_kind kind,
   struct request request;
 
   request_init (&request, context, disk, kind, 0, block * BLOCK_SIZE, count * BLOCK_SIZE,
-                request_done);
-  atomic_store (&is_done, false);
+                request_is_done);
   if (kind == REQUEST_WRITE)
-    CHECK (request_admit (&request));
-  request_start (&request);
-  context_run_until (context, &is_done);
-  CHECK (request.op.error == 0);
+    request_admit_wait (&request);
+  CHECK (request_run (&request) == 0);
   request_release (&request);
 }
 
@@ -218,7 +199,7 @@ credit_comes_back (struct store *store, struct context *context, struct disk *di
   bool is_ok;
 
   CHECK (other != NULL);
-  request_init (&request, other, disk, REQUEST_WRITE, 0, 0, all * BLOCK_SIZE, request_done);
+  request_init (&request, other, disk, REQUEST_WRITE, 0, 0, all * BLOCK_SIZE, request_is_done);
   request.admitted = request_admitted;
   is_ok = at_hand > 0 && !request_admit (&request);
   context_run (context);
@@ -242,12 +223,9 @@ make_disk (struct store *store, struct context *context)
 {
   struct admin admin;
 
-  admin_init (&admin, context, store, ADMIN_CREATE, "disk", admin_done);
+  admin_init (&admin, context, store, ADMIN_CREATE, "disk", admin_is_done);
   admin.size = BLOCKS * BLOCK_SIZE;
-  atomic_store (&is_done, false);
-  admin_start (&admin);
-  context_run_until (context, &is_done);
-  CHECK (admin.op.error == 0);
+  CHECK (admin_run (&admin) == 0);
   return disk_open (store, "disk");
 }
 

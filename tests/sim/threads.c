@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "device/device-sim.h"
+#include "blocking.h"
 #include "random.h"
 #include "sim.h"
 #include "store/store.h"
@@ -64,23 +65,10 @@ struct worker {
   struct context *context;
   struct request request;
   struct disk *disks[DISKS + 1];
-  _Atomic bool is_done, is_admitted;
   uint64_t errors;
   bool clones;
   uint64_t cloned[CLONE_BLOCKS];    /* what the last disk holds */
 };
-
-static void
-worker_done (struct request *request)
-{
-  atomic_store (&((struct worker *) request->owner)->is_done, true);
-}
-
-static void
-worker_admitted (struct request *request)
-{
-  atomic_store (&((struct worker *) request->owner)->is_admitted, true);
-}
 
 /* --- the model --- */
 
@@ -245,25 +233,18 @@ run_request (struct worker *worker)
   is_change = kind == REQUEST_WRITE || kind == REQUEST_TRIM || kind == REQUEST_WRITE_ZEROES;
   request_init (request, worker->context, worker->disks[disk], kind, flags,
                 kind == REQUEST_FLUSH ? 0 : half * HALF,
-                kind == REQUEST_FLUSH ? 0 : count * HALF, worker_done);
-  request->owner = worker;
+                kind == REQUEST_FLUSH ? 0 : count * HALF, request_is_done);
   request->extents = extents;
   request->extent_max = ARRAY_COUNT (extents);
-  atomic_store (&worker->is_done, false);
-  atomic_store (&worker->is_admitted, false);
   begun = atomic_fetch_add (&shared->clock, 1) + 1;
   if (kind == REQUEST_WRITE) {
     number = begun;
-    request->admitted = worker_admitted;
-    if (!request_admit (request))
-      context_run_until (worker->context, &worker->is_admitted);
+    request_admit_wait (request);
     fill_payload (worker, disk, number);
   }
   for (uint64_t i = 0; is_change && i < count; i++)
     model_begin (&shared->halves[disk][half + i], number, begun);
-  request_start (request);
-  context_run_until (worker->context, &worker->is_done);
-  worker->errors += request->op.error != 0;
+  worker->errors += request_run (request) != 0;
   for (uint64_t i = 0; is_change && i < count; i++)
     model_end (&shared->halves[disk][half + i], number, begun,
                atomic_fetch_add (&shared->clock, 1) + 1, request->op.error == 0);
@@ -274,12 +255,6 @@ run_request (struct worker *worker)
 
 /* --- clones --- */
 
-static void
-clone_done (struct admin *admin)
-{
-  atomic_store (&((struct worker *) admin->owner)->is_done, true);
-}
-
 /* What the last disk holds, to NUMBERS. */
 static void
 read_clone (struct worker *worker, uint64_t numbers[CLONE_BLOCKS])
@@ -289,12 +264,8 @@ read_clone (struct worker *worker, uint64_t numbers[CLONE_BLOCKS])
   uint64_t bytes;
 
   request_init (request, worker->context, worker->disks[CLONE], REQUEST_READ, 0, 0,
-                CLONE_BLOCKS * BLOCK_SIZE, worker_done);
-  request->owner = worker;
-  atomic_store (&worker->is_done, false);
-  request_start (request);
-  context_run_until (worker->context, &worker->is_done);
-  worker->errors += request->op.error != 0;
+                CLONE_BLOCKS * BLOCK_SIZE, request_is_done);
+  worker->errors += request_run (request) != 0;
   for (unsigned i = 0; i < CLONE_BLOCKS && request->op.error == 0; i++) {
     CHECK (request_segments (request, i * BLOCK_SIZE, &segment, 1, &bytes) == 1);
     memcpy (&numbers[i], segment.iov_base, 8);
@@ -320,15 +291,11 @@ run_clone (struct worker *worker)
   }
   begun = atomic_fetch_add (&shared->clock, 1) + 1;
   admin_init (&admin, worker->context, shared->store, ADMIN_CLONE, source == 0 ? "disk0" : "disk1",
-              clone_done);
+              admin_is_done);
   strcpy (admin.new_name, "disk2");
-  admin.owner = worker;
   admin.offset = from * BLOCK_SIZE;
   admin.length = CLONE_BLOCKS * BLOCK_SIZE;
-  atomic_store (&worker->is_done, false);
-  admin_start (&admin);
-  context_run_until (worker->context, &worker->is_done);
-  worker->errors += admin.op.error != 0;
+  worker->errors += admin_run (&admin) != 0;
   read_clone (worker, worker->cloned);
   for (unsigned i = 0; i < CLONE_BLOCKS; i++)
     if (!model_allows (&shared->halves[source][HALVES (from + i)], worker->cloned[i], begun)) {
@@ -353,15 +320,6 @@ worker_main (void *arg)
 
 /* --- one run --- */
 
-static _Atomic bool admin_is_done;
-
-static void
-admin_done (struct admin *admin)
-{
-  (void) admin;
-  atomic_store (&admin_is_done, true);
-}
-
 static bool
 create_disks (struct shared *shared)
 {
@@ -373,12 +331,9 @@ create_disks (struct shared *shared)
     char name[16];
 
     snprintf (name, sizeof name, "disk%u", d);
-    atomic_store (&admin_is_done, false);
-    admin_init (&admin, context, shared->store, ADMIN_CREATE, name, admin_done);
+    admin_init (&admin, context, shared->store, ADMIN_CREATE, name, admin_is_done);
     admin.size = DISK_BLOCKS * BLOCK_SIZE;
-    admin_start (&admin);
-    context_run_until (context, &admin_is_done);
-    is_ok = admin.op.error == 0;
+    is_ok = admin_run (&admin) == 0;
     for (unsigned h = 0; h < HALVES (DISK_BLOCKS) && d < DISKS; h++) {
       shared->halves[d][h].count = 1;
       pthread_mutex_init (&shared->halves[d][h].mutex, NULL);
