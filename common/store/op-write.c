@@ -28,8 +28,6 @@ enum write_stage {
   WRITE_END,
 };
 
-/* After so many commits for the sake of space a WRITE gives up: what could be freed was freed. */
-
 /* A partly written block. */
 struct write_edge {
   uint64_t index;      /* in request->frames */
@@ -356,8 +354,8 @@ write_no_space (struct request *request, uint64_t needs, int error)
 
   write_unlock (request);
   op->stage = WRITE_LOCK;
-  if (error == -ENOSPC && request->retries++ < SPACE_RETRIES_MAX)
-    next = store_wait_space (store, needs, &request->fill->commit, op);
+  if (error == -ENOSPC)
+    next = store_wait_space (store, needs, &request->space_waits, &request->fill->commit, op);
   return next != OP_DONE ? next : write_fail (request, error);
 }
 
@@ -386,11 +384,11 @@ write_publish (struct request *request)
     return write_no_space (request, tokens, error);
   left = tokens;
   next = write_publish_blocks (request, &left);
-  store_unpromise (store, left);
+  store_settle (store, tokens, left);
   if (next != OP_DONE)
     return next;
   write_unlock (request);
-  request->retries = 0;
+  request->space_waits = 0;
   request->op.stage = WRITE_NEXT;
   return OP_MORE;
 }

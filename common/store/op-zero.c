@@ -394,7 +394,8 @@ static int64_t
 zero_keep_new (struct disk *disk, struct extent *extent, unsigned *items, struct list *wake)
 {
   struct store *store = disk->store;
-  int error = space_reserve (store->space, extent->length);
+  int error = space_reserve_unsettled (store->space, extent->length);
+  uint64_t done;
 
   if (error != 0 && !zero_has_dirty (disk, extent))
     return error;
@@ -404,8 +405,12 @@ zero_keep_new (struct disk *disk, struct extent *extent, unsigned *items, struct
   }
   zero_forget (disk, extent, items, wake);
   if (error != 0)
-    error = space_reserve (store->space, extent->length);
-  return error != 0 ? error : (int64_t) zero_allocate (disk, extent, items);
+    error = space_reserve_unsettled (store->space, extent->length);
+  if (error != 0)
+    return error;
+  done = zero_allocate (disk, extent, items);
+  space_settle (store->space, extent->length);
+  return done;
 }
 
 /* Makes EXTENT, or its first part, unwritten, hole or not, with at most *ITEMS items.  Returns how
@@ -483,9 +488,8 @@ zero_apply (struct request *request)
   if (journal_is_pressed (&store->journal))
     keeper_kick (store);
   op->stage = ZERO_STEP;
-  if (done == -ENOSPC && request->end <= disk_blocks (disk)
-      && request->retries++ < SPACE_RETRIES_MAX) {
-    next = store_wait_space (store, length, &fill->commit, op);
+  if (done == -ENOSPC && request->end <= disk_blocks (disk)) {
+    next = store_wait_space (store, length, &request->space_waits, &fill->commit, op);
     if (next != OP_DONE)
       return next;
   }
@@ -493,7 +497,7 @@ zero_apply (struct request *request)
     op->error = done;
   else {
     request->at += done;
-    request->retries = 0;
+    request->space_waits = 0;
   }
   return op->error == 0 && request->at < request->end ? OP_YIELD : OP_MORE;
 }

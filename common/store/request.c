@@ -145,7 +145,7 @@ request_init (struct request *request, struct context *context, struct disk *dis
   request->fill = NULL;
   request->version = 0;
   request->end = 0;
-  request->retries = 0;
+  request->space_waits = 0;
   request->is_admitted = request->is_started = false;
 }
 

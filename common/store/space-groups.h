@@ -62,7 +62,8 @@ struct space {
   uint64_t group_count;        /* that there can ever be */
   struct group *groups;        /* those known by now, from 0 on; all further ones are free */
   uint64_t groups_known, groups_room;
-  struct space_counts counts;
+  struct space_counts counts;  /* but for unsettled, shared and unshared */
+  _Atomic uint64_t unsettled;  /* grows under the mutex, shrinks without */
   uint64_t opened_free;        /* free blocks in groups that have a bitmap; >= reserved */
   uint64_t open_hint;          /* no group below is closed and free */
   uint64_t streams[STREAM_SLOTS];  /* current group of each, NO_GROUP */

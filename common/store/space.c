@@ -95,6 +95,7 @@ space_get_counts (struct space *space, struct space_counts *counts)
 {
   pthread_mutex_lock (&space->mutex);
   *counts = space->counts;
+  counts->unsettled = atomic_load (&space->unsettled);
   counts->shared = space->shared.blocks;
   counts->unshared = space->unshared.blocks;
   pthread_mutex_unlock (&space->mutex);
@@ -258,8 +259,8 @@ space_mark_undiscarded (struct space *space, uint64_t end)
 
 /* --- promises --- */
 
-int
-space_reserve (struct space *space, uint64_t count)
+static int
+reserve (struct space *space, uint64_t count, bool is_settled)
 {
   struct space_counts *counts = &space->counts;
   int error = 0;
@@ -269,10 +270,31 @@ space_reserve (struct space *space, uint64_t count)
     error = -ENOSPC;
   else if (! space_open_enough (space, counts->reserved + count))
     error = -ENOMEM;
-  else
+  else {
     counts->reserved += count;
+    if (! is_settled)
+      atomic_fetch_add (&space->unsettled, count);
+  }
   pthread_mutex_unlock (&space->mutex);
   return error;
+}
+
+int
+space_reserve (struct space *space, uint64_t count)
+{
+  return reserve (space, count, true);
+}
+
+int
+space_reserve_unsettled (struct space *space, uint64_t count)
+{
+  return reserve (space, count, false);
+}
+
+void
+space_settle (struct space *space, uint64_t count)
+{
+  CHECK (atomic_fetch_sub (&space->unsettled, count) >= count);
 }
 
 void

@@ -45,6 +45,7 @@ struct space_counts {        /* data blocks */
   uint64_t capacity;         /* that data can ever use */
   uint64_t free;             /* allocatable now */
   uint64_t reserved;         /* promised, out of free */
+  uint64_t unsettled;        /* part of reserved of which some may come back at once */
   uint64_t used;             /* mapped, or about to be */
   uint64_t pending;          /* freed, not durable */
   uint64_t discarding;       /* being passed down */
@@ -88,6 +89,11 @@ void space_mark_undiscarded (struct space *space, uint64_t end);
  * count of them.  Reserved blocks are always allocatable. */
 int space_reserve (struct space *space, uint64_t count);
 void space_unreserve (struct space *space, uint64_t count);
+/* As space_reserve, of what may be more than is needed.  The caller finds that out within his step,
+ * gives back what is too much, and then says that the promise is settled; who is refused meanwhile
+ * has to wait for that (store_wait_space). */
+int space_reserve_unsettled (struct space *space, uint64_t count);
+void space_settle (struct space *space, uint64_t count);
 /* For dirty blocks found at recovery, whose promise was given by an earlier process: never fails.
  * Mark what the maps use first. */
 void space_reserve_again (struct space *space, uint64_t count);

@@ -633,17 +633,18 @@ bool store_is_failed (struct store *store);
 bool store_arena_path_wanted (struct store *store, const struct store_options *options,
                               char *path);
 /* Promises COUNT blocks to dirty blocks: in the store's own space, and as far as can be known on
- * the host's file system, where others write too.  0, or as space_reserve.  unpromise takes back what
- * was not used. */
+ * the host's file system, where others write too.  0, or as space_reserve.  It may be more than is
+ * needed; settle, within the same step, takes back the LEFT of them that were not used. */
 int store_promise (struct store *store, uint64_t count);
-void store_unpromise (struct store *store, uint64_t count);
+void store_settle (struct store *store, uint64_t count, uint64_t left);
 /* OP was not promised COUNT blocks (ENOSPC), and holds no range.  OP_MORE: they are there by now.
+ * OP_YIELD: they may be at once, when others have settled what they were promised.
  * OP_WAIT: it is woken, by COMMIT or by a discard, when there may be more: what was freed can be used
- * after a commit, and what has lost its other owners can be written in place.  OP_DONE: nothing of
- * that is on its way.  Not more than SPACE_RETRIES_MAX times for one request. */
-#define SPACE_RETRIES_MAX 3
-enum op_next store_wait_space (struct store *store, uint64_t count, struct commit_request *commit,
-                               struct op *op);
+ * after a commit, and what has lost its other owners can be written in place; *WAITS counts that, and
+ * not more than SPACE_WAITS_MAX times for one request.  OP_DONE: nothing of that is on its way. */
+#define SPACE_WAITS_MAX 3
+enum op_next store_wait_space (struct store *store, uint64_t count, unsigned *waits,
+                               struct commit_request *commit, struct op *op);
 /* Whether what is written to the first blocks of EXTENT, a part of a map or of a hole, goes to a
  * new place: it has none, or not for itself alone.  EXTENT is clipped to those blocks of which the
  * answer is true. */

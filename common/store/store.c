@@ -113,39 +113,46 @@ store_promise (struct store *store, uint64_t count)
   if (atomic_fetch_sub (&store->host_room, count) < (int64_t) count)
     error = -ENOSPC;
   if (error == 0)
-    error = space_reserve (store->space, count);
+    error = space_reserve_unsettled (store->space, count);
   if (error != 0)
     atomic_fetch_add (&store->host_room, count);
   return error;
 }
 
-enum op_next
-store_wait_space (struct store *store, uint64_t count, struct commit_request *commit,
-                  struct op *op)
+void
+store_settle (struct store *store, uint64_t count, uint64_t left)
 {
+  if (left > 0) {
+    space_unreserve (store->space, left);
+    atomic_fetch_add (&store->host_room, left);
+  }
+  if (count > 0)
+    space_settle (store->space, count);
+}
+
+enum op_next
+store_wait_space (struct store *store, uint64_t count, unsigned *waits,
+                  struct commit_request *commit, struct op *op)
+{
+  int64_t host = atomic_load (&store->host_room);
   struct space_counts counts;
 
   space_get_counts (store->space, &counts);
-  if (counts.free >= counts.reserved + count
-      && atomic_load (&store->host_room) >= (int64_t) count)
+  if (counts.free >= counts.reserved + count && host >= (int64_t) count)
     return OP_MORE;
-  if (counts.pending == 0 && counts.discarding == 0 && counts.unshared == 0)
+  if (counts.unsettled > 0 && counts.free + counts.unsettled >= counts.reserved + count
+      && host + (int64_t) counts.unsettled >= (int64_t) count)
+    return OP_YIELD;
+  if ((counts.pending == 0 && counts.discarding == 0 && counts.unshared == 0)
+      || *waits == SPACE_WAITS_MAX)
     return OP_DONE;
+  ++*waits;
   op_expect (op);
   if (counts.pending == 0 && counts.unshared == 0 && keeper_wait_discard (store, &op->waiter))
     return OP_WAIT;
   *commit = (struct commit_request) { .disk = NULL };
   commit_join (store, commit, op);
   return OP_WAIT;
-}
-
-void
-store_unpromise (struct store *store, uint64_t count)
-{
-  if (count == 0)
-    return;
-  space_unreserve (store->space, count);
-  atomic_fetch_add (&store->host_room, count);
 }
 
 struct format_node_identity

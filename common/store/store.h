@@ -221,7 +221,7 @@ struct request {
   struct fill *fill;            /* slow path */
   uint64_t version;             /* FLUSH: what it covers */
   uint64_t end;                 /* TRIM, WRITE_ZEROES: block after the last whole one */
-  unsigned retries;             /* WRITE, WRITE_ZEROES: waits for space */
+  unsigned space_waits;         /* WRITE, WRITE_ZEROES */
 
   bool is_admitted, is_started;
 };

@@ -317,7 +317,7 @@ put_request (struct world *world, const struct request *request)
   put (request->at);
   put (request->version);
   put (request->end);
-  put (request->retries);
+  put (request->space_waits);
   put (request->extent_count);
   put (request->is_admitted | request->is_started << 1);
   put (request->fill != NULL);
@@ -953,7 +953,7 @@ static const struct {
   { "disk", sizeof (struct disk), 1640 },
   { "range_lock", sizeof (struct range_lock), 144 },
   { "range_request", sizeof (struct range_request), 80 },
-  { "space", sizeof (struct space), 1096 },
+  { "space", sizeof (struct space), 1112 },
   { "group", sizeof (struct group), 56 },
   { "journal", sizeof (struct journal), 80 },
   { "commit", sizeof (struct commit), 4672 },

@@ -10,6 +10,10 @@
  * the second gives back what it has, durably.  The first must not fail: least of all as if it were
  * memory that is missing, since there is space.
  *
+ * Over: the first overwrites what is dirty, and is promised a block too many for a moment; or it
+ * makes it unwritten, and has two promises until it has dropped it.  Meanwhile the second wants the
+ * last block of the store.  It must wait, and get it.
+ *
  * Moved: the first reads a block that a clone shares, and has looked up where it lies; or it is about
  * to ask the device for that.  Meanwhile the second writes the block, which is written back to a
  * place of its own, and evicted; and the clone is trimmed, so that the old place is another block's,
@@ -17,7 +21,7 @@
  * cache.
  *
  * The threads take turns; the first one waits in the place of cache_fill_begin, of op_submit, or,
- * after space_reserve, of space_get_counts (ld --wrap).
+ * after space_reserve, of space_get_counts, or right there (ld --wrap).
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -36,6 +40,7 @@ static void *(*beside_fill) (void *);    /* what runs before cache_fill_begin of
 static void *(*beside_submit) (void *);  /* and before a READ is submitted */
 static bool is_freeing;         /* for what is freed */
 static bool is_refused;         /* a promise */
+static bool is_over;            /* a promise is more than is needed */
 
 /* The store is abandoned at the end, as a kill does: what it had is lost, not leaked. */
 const char *__asan_default_options (void);
@@ -222,7 +227,25 @@ test_moved (bool is_submitted)
   return is_ok;
 }
 
-/* --- freed --- */
+/* --- freed, over --- */
+
+/* A store with room for BLOCKS blocks, and a disk of two, the first of which is dirty. */
+static bool
+make_small_world (unsigned blocks)
+{
+  struct world_options options = {
+    .seed = 1,
+    .geometry = { .group_blocks = 512, .meta_blocks = 64, .journal_half_blocks = 32,
+                  .capacity = 64 + 2 * 32 + blocks },
+    .device_blocks = 64, .device_blocks_max = 4096, .cache_bytes = 64 * BLOCK_SIZE,
+    .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE, .contexts = 2,
+    .is_plain = true, .is_tight = true, .step_weight = 1, .io_weight = 1,
+  };
+
+  world = world_create (&options);
+  return !world->is_failed && world_create_disk (world, 0, 2 * BLOCK_SIZE) && world_settle (world)
+         && world_request (world, 0, 0, REQUEST_WRITE, 0, 0, BLOCK_SIZE) && world_settle (world);
+}
 
 static void *
 free_block (void *arg)
@@ -233,16 +256,42 @@ free_block (void *arg)
   return arg;
 }
 
+/* The second block, as far as that goes without the first thread. */
+static void *
+write_last_block (void *arg)
+{
+  CHECK (world_request (world, 1, 0, REQUEST_WRITE, 0, BLOCK_SIZE, BLOCK_SIZE));
+  for (unsigned turns = 0; turns < 1000 && world->busy > 1; turns++)
+    CHECK (world_turn (world));
+  return arg;
+}
+
+static int
+promised (int error)
+{
+  is_refused = error != 0;
+  if (is_over && !is_refused) {
+    is_over = false;
+    let_second_run (write_last_block);
+  }
+  return error;
+}
+
 int __real_space_reserve (struct space *space, uint64_t count);
 int __wrap_space_reserve (struct space *space, uint64_t count);
+int __real_space_reserve_unsettled (struct space *space, uint64_t count);
+int __wrap_space_reserve_unsettled (struct space *space, uint64_t count);
 
 int
 __wrap_space_reserve (struct space *space, uint64_t count)
 {
-  int error = __real_space_reserve (space, count);
+  return promised (__real_space_reserve (space, count));
+}
 
-  is_refused = error != 0;
-  return error;
+int
+__wrap_space_reserve_unsettled (struct space *space, uint64_t count)
+{
+  return promised (__real_space_reserve_unsettled (space, count));
 }
 
 void __real_space_get_counts (struct space *space, struct space_counts *counts);
@@ -261,21 +310,8 @@ __wrap_space_get_counts (struct space *space, struct space_counts *counts)
 static bool
 test_freed (void)
 {
-  struct world_options options = {
-    .seed = 1,
-    .geometry = { .group_blocks = 512, .meta_blocks = 64, .journal_half_blocks = 32,
-                  .capacity = 64 + 2 * 32 + 1 },
-    .device_blocks = 64, .device_blocks_max = 4096, .cache_bytes = 64 * BLOCK_SIZE,
-    .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE, .contexts = 2,
-    .is_plain = true, .is_tight = true, .step_weight = 1, .io_weight = 1,
-  };
-  bool is_ok;
+  bool is_ok = make_small_world (1) && world_reopen (world);
 
-  world = world_create (&options);
-  is_ok = !world->is_failed && world_create_disk (world, 0, 2 * BLOCK_SIZE)
-          && world_settle (world)
-          && world_request (world, 0, 0, REQUEST_WRITE, 0, 0, BLOCK_SIZE) && world_settle (world)
-          && world_reopen (world);
   is_freeing = true;
   is_ok = is_ok && world_request (world, 0, 0, REQUEST_WRITE, 0, BLOCK_SIZE, BLOCK_SIZE)
           && world_settle (world);
@@ -288,6 +324,23 @@ test_freed (void)
   return is_ok;
 }
 
+static bool
+test_over (enum request_kind kind, unsigned flags)
+{
+  bool is_ok = make_small_world (2);
+
+  is_over = true;
+  is_ok = is_ok && world_request (world, 0, 0, kind, flags, 0, BLOCK_SIZE) && world_settle (world);
+  CHECK (!is_ok || !is_over);
+  if (is_ok && world->totals.enospc > 0) {
+    printf ("FAIL test-hole: a WRITE is refused the last block\n");
+    is_ok = false;
+  }
+  is_ok = is_ok && world_reopen (world);
+  world_destroy (world);
+  return is_ok;
+}
+
 int
 main (void)
 {
@@ -296,7 +349,9 @@ main (void)
   setvbuf (stdout, NULL, _IOLBF, 0);
   world_log_nothing ();
   world_handle_signals ();
-  is_ok = test_hole () && test_moved (false) && test_moved (true) && test_freed ();
+  is_ok = test_hole () && test_moved (false) && test_moved (true) && test_freed ()
+          && test_over (REQUEST_WRITE, 0)
+          && test_over (REQUEST_WRITE_ZEROES, REQUEST_NO_HOLE);
   printf ("%s test-hole\n", is_ok ? "ok" : "FAIL");
   return is_ok ? 0 : 1;
 }
