@@ -93,7 +93,7 @@ checkpoint_begin (struct store *store, enum checkpoint_kind kind)
   checkpoint->is_metadata_full = checkpoint->has_maps_lock = false;
   checkpoint->is_shared_frozen = false;
   checkpoint->is_catalogue_frozen = checkpoint->is_writer_active = false;
-  checkpoint->node_count = 0;
+  checkpoint->node_count = checkpoint->failed_batches = 0;
 }
 
 /* --- blocks --- */
@@ -134,12 +134,20 @@ checkpoint_place (struct store *store, struct op *op)
 
   if (next != OP_DONE)
     return next;
+  /* What could not be written goes elsewhere, when it is tried again. */
+  if (writeback->error != 0 && !store_is_failed (store)
+      && ++checkpoint->failed_batches < KEEPER_FAILED_BATCHES) {
+    checkpoint->stage = CHECKPOINT_COLLECT;
+    return OP_MORE;
+  }
   if (writeback->error != 0 || writeback->needs_room || checkpoint->commit.error != 0) {
     checkpoint->error = writeback->error != 0 ? writeback->error : -EIO;
     checkpoint->stage = CHECKPOINT_END;
   }
-  else
+  else {
     checkpoint->stage = writeback->frame_count > 0 ? CHECKPOINT_COLLECT : CHECKPOINT_LOCK;
+    checkpoint->failed_batches = 0;
+  }
   return OP_MORE;
 }
 

@@ -37,8 +37,6 @@
 #define KEEPER_TICK_MS 1000
 /* After a failed write-back this many ticks pass before it is tried again without being asked. */
 #define KEEPER_BACKOFF_TICKS 5
-/* After so many batches of write-back that failed, with none between that did not. */
-#define KEEPER_FAILED_BATCHES 3
 
 static enum op_next keeper_step (struct op *op);
 static enum op_next keeper_commit_step (struct op *op);
@@ -592,6 +590,10 @@ keeper_writeback_ended (struct store *store, bool is_request)
   }
   else if (writeback->frame_count > 0)
     keeper->failed_batches = 0;
+  /* What could not be written goes elsewhere, when it is tried again. */
+  if (is_request && writeback->error != 0 && !store_is_failed (store)
+      && keeper->failed_batches < KEEPER_FAILED_BATCHES)
+    return;
   if (is_request && (writeback->error != 0 || writeback->frame_count == 0))
     keeper_end_request (store, writeback->error);
   else if (!is_request && writeback->frame_count == 0) {

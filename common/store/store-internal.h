@@ -354,6 +354,7 @@ struct checkpoint {
   /* disk nodes that are not referred to any more when the superblock is durable */
   uint64_t *freed;
   size_t freed_count, freed_max;
+  unsigned failed_batches;          /* of write-back, with none between that did not fail */
   bool is_metadata_full;
   bool has_maps_lock;
   int error;
@@ -363,6 +364,9 @@ struct checkpoint {
 #define CHECKPOINT_NODES 256
 /* Ticks (seconds) after which dirty blocks go to their places without need. */
 #define KEEPER_TICKS_OLD 5
+/* So many batches of write-back that fail, one after the other, say that the device takes no data
+ * any more. */
+#define KEEPER_FAILED_BATCHES 3
 
 enum keeper_activity { KEEPER_CHOOSE, KEEPER_CHECKPOINT, KEEPER_REQUEST, KEEPER_WRITEBACK };
 
