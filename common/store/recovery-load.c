@@ -57,23 +57,21 @@ recovery_check_geometry (const struct format_superblock *superblock, char **erro
   return 0;
 }
 
-/* Reads all copies; of the valid ones the newest counts.  A slot without any valid copy is damage:
- * the copies of a slot are never written at the same time (checkpoint.c). */
+/* Reads all copies; of the valid ones the newest counts.  A slot without any valid copy is damage,
+ * whether it can be read or not: the copies of a slot are never written at the same time
+ * (checkpoint.c). */
 static int
 recovery_read_superblock (struct store *store, struct queue *queue, char **error)
 {
   uint8_t *images = aligned_alloc (BLOCK_SIZE, SUPERBLOCK_COPIES * BLOCK_SIZE);
   bool valid[SUPERBLOCK_COPIES] = { false }, any = false, is_mixed = false;
+  bool is_lost[SUPERBLOCK_COPIES] = { false };
   const struct format_superblock *newest = NULL;
-  int result;
+  int unreadable, result = 0;
 
   if (images == NULL)
     return error_set (error, -ENOMEM, "there is not enough memory");
-  result = device_do (queue, IO_READ, 0, images, SUPERBLOCK_COPIES);
-  if (result != 0) {
-    free (images);
-    return error_set (error, result, "the superblock cannot be read: %s", strerror (-result));
-  }
+  unreadable = device_read_each (queue, 0, images, SUPERBLOCK_COPIES, is_lost);
   for (unsigned copy = 0; copy < SUPERBLOCK_COPIES; copy++) {
     const struct format_superblock *superblock
       = (const struct format_superblock *) (images + copy * BLOCK_SIZE);
@@ -85,7 +83,10 @@ recovery_read_superblock (struct store *store, struct queue *queue, char **error
         && (newest == NULL || from_le64 (superblock->sequence) > from_le64 (newest->sequence)))
       newest = superblock;
   }
-  if (newest == NULL)
+  if (newest == NULL && unreadable != 0)
+    result = error_set (error, unreadable, "the superblock cannot be read: %s",
+                        strerror (-unreadable));
+  else if (newest == NULL)
     result = any ? error_set (error, -EUCLEAN, "damaged: no copy of the superblock is valid")
                  : error_set (error, -EMEDIUMTYPE,
                               "this is not a Lacuna store; lacuna init makes one");
@@ -102,8 +103,8 @@ recovery_read_superblock (struct store *store, struct queue *queue, char **error
     store->superblock = *newest;
   for (unsigned copy = 0; copy < SUPERBLOCK_COPIES && result == 0; copy++)
     if (!valid[copy])
-      log_warning ("%s: copy %u of the superblock is not valid; the other one is used",
-                   store->path, copy);
+      log_warning ("%s: copy %u of the superblock %s; the other one is used", store->path, copy,
+                   is_lost[copy] ? "cannot be read" : "is not valid");
   free (images);
   return result;
 }

@@ -73,6 +73,23 @@ device_do (struct queue *queue, enum io_kind kind, uint64_t place, void *data, u
   return wait.io.error;
 }
 
+int
+device_read_each (struct queue *queue, uint64_t place, uint8_t *data, uint64_t length, bool *is_lost)
+{
+  int error = device_do (queue, IO_READ, place, data, length), result = 0;
+
+  for (uint64_t i = 0; i < length && error != 0; i++, data += BLOCK_SIZE) {
+    int alone = device_do (queue, IO_READ, place + i, data, 1);
+
+    is_lost[i] = alone != 0;
+    if (alone == 0)
+      continue;
+    memset (data, 0, BLOCK_SIZE);
+    result = alone;
+  }
+  return result;
+}
+
 /* --- disks --- */
 
 /* Two disks of one name: the second could never be reached. */

@@ -11,9 +11,11 @@
  * The end of the journal is where the next record would have to be and is not valid.  A torn
  * record there is the normal end after a power cut: it was never acknowledged.  Where a later one is
  * found, or the superblock (or the arena: recovery.c) knows that it was durable, it is damage: the
- * store is not opened.
+ * store is not opened.  Nor where the device has an error for what would be the next one; elsewhere
+ * in the journal it may have as many as it likes.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -550,6 +552,35 @@ replay_check_end (struct replay *replay)
   return 0;
 }
 
+/* Whether the record that would be the next one was there to be read, at BLOCK of HALF. */
+static bool
+replay_is_read (const struct replay *replay, unsigned half, uint64_t block)
+{
+  const struct format_record *record = replay_header (replay, half, block);
+  uint64_t half_blocks = replay_half_blocks (replay);
+  uint64_t end = block + (record != NULL ? from_le32 (record->block_count) : 1);
+
+  if (record != NULL && from_le64 (record->sequence) != replay->sequence)
+    return true;
+  for (; block < MIN (end, half_blocks); block++)
+    if (replay->is_lost[half * half_blocks + block])
+      return false;
+  return true;
+}
+
+/* The end may be one only because nothing could be read there, which may be over soon. */
+static int
+replay_check_read (struct replay *replay)
+{
+  unsigned start = from_le32 (replay->store->superblock.journal_half);
+
+  if (replay_is_read (replay, replay->half, replay->head)
+      && (replay->half != start || replay_is_read (replay, start ^ 1, 0)))
+    return 0;
+  return error_set (replay->error, -EIO, "record %" PRIu64 " of the journal cannot be read now",
+                    replay->sequence);
+}
+
 static int
 replay_read (struct replay *replay)
 {
@@ -558,14 +589,16 @@ replay_read (struct replay *replay)
   uint64_t step = IO_BYTES_MAX / BLOCK_SIZE;
 
   replay->halves = aligned_alloc (BLOCK_SIZE, blocks * BLOCK_SIZE);
-  if (replay->halves == NULL)
+  replay->is_lost = calloc (blocks, sizeof *replay->is_lost);
+  if (replay->halves == NULL || replay->is_lost == NULL)
     return error_set (replay->error, -ENOMEM, "there is not enough memory to read the journal");
   for (uint64_t at = 0; at < blocks; at += step) {
-    int error = device_do (replay->queue, IO_READ, place + at, replay->halves + at * BLOCK_SIZE,
-                           MIN (step, blocks - at));
+    int error = device_read_each (replay->queue, place + at, replay->halves + at * BLOCK_SIZE,
+                                  MIN (step, blocks - at), replay->is_lost + at);
 
     if (error != 0)
-      return error_set (replay->error, error, "the journal cannot be read: %s", strerror (-error));
+      log_warning ("%s: parts of the journal cannot be read: %s", replay->store->path,
+                   strerror (-error));
   }
   return 0;
 }
@@ -599,6 +632,8 @@ replay_journal (struct replay *replay)
       break;
     error = replay_record (replay, record);
   }
+  if (error == 0)
+    error = replay_check_read (replay);
   return error != 0 ? error : replay_check_end (replay);
 }
 
@@ -637,6 +672,7 @@ void
 replay_end (struct replay *replay)
 {
   free (replay->halves);
+  free (replay->is_lost);
   replay_data_free (&replay->data);
   free (replay->freed);
 }

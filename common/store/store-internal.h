@@ -495,6 +495,7 @@ struct replay {
   struct store *store;
   struct queue *queue;
   uint8_t *halves;                  /* both, as read */
+  bool *is_lost;                    /* which of their blocks could not be, and are zeros */
   uint64_t position;                /* all items before it have been applied */
   uint64_t recorded;                /* where the last record's items end; 0: there was none */
   /* where the next record goes */
@@ -542,6 +543,10 @@ void replay_end (struct replay *replay);
 
 /* One io, waited for. */
 int device_do (struct queue *queue, enum io_kind kind, uint64_t place, void *data, uint64_t length);
+/* Reads what can be read; the blocks that cannot are zeros, and marked in IS_LOST.  0, or the error of
+ * the last of these. */
+int device_read_each (struct queue *queue, uint64_t place, uint8_t *data, uint64_t length,
+                      bool *is_lost);
 /* Says what was wrong (malloc'd) and returns ERROR. */
 int error_set (char **message, int error, const char *format, ...)
   __attribute__ ((format (printf, 3, 4)));

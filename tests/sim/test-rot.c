@@ -7,10 +7,14 @@
  *   journal: the store is refused, or all that was flushed is there.  Never less, and never
  *     something else.
  *
+ * And each block of these in turn cannot be read, which is no worse; where the journal has nothing
+ * that counts, it does not matter at all.
+ *
  * What was answered before the cut was flushed, so "all" is judged sharply.  A process is killed
  * just after a FLUSH, too: the arena knows that the last record was durable.  And whatever is
  * damaged, one copy or both, is repaired; then the checker must find nothing, and the store opens.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +37,7 @@ __asan_default_options (void)
   return "detect_leaks=0";
 }
 
-enum rot { ROT_BIT, ROT_ZEROS, ROT_NOISE, ROTS };
+enum rot { ROT_BIT, ROT_ZEROS, ROT_NOISE, ROTS, ROT_UNREADABLE = ROTS };
 
 static void
 rot_sector (struct sim_image *image, uint64_t place, unsigned sector, enum rot rot, uint64_t seed)
@@ -41,12 +45,23 @@ rot_sector (struct sim_image *image, uint64_t place, unsigned sector, enum rot r
   struct random random = { .state = seed };
   uint8_t block[BLOCK_SIZE], *at = block + sector * SECTOR_SIZE;
 
+  if (rot == ROT_UNREADABLE) {
+    sim_fail_range (image, IO_READ, place, 1, -EIO);
+    return;
+  }
   sim_peek (image, place, block);
   for (unsigned i = 0; i < SECTOR_SIZE && rot != ROT_BIT; i++)
     at[i] = rot == ROT_ZEROS ? 0 : random_below (&random, 256);
   if (rot == ROT_BIT)
     at[random_below (&random, SECTOR_SIZE)] ^= 1 << random_below (&random, 8);
   sim_poke (image, place, block);
+}
+
+/* An opening does not change what can be read. */
+static void
+stay_unreadable (struct world *world)
+{
+  (void) world;
 }
 
 /* Opens a clone that has been damaged; 1: all is there, 0: refused, -1: a violation. */
@@ -171,6 +186,20 @@ damage_each (struct world *world, const char *what, uint64_t from, uint64_t to, 
   world->is_failed |= totals.failed > 0;
 }
 
+/* Every block of [FROM, TO) that was ever written. */
+static void
+lose_each (struct world *world, const char *what, uint64_t from, uint64_t to, bool may_refuse)
+{
+  struct totals totals = { 0 };
+
+  for (uint64_t place = from; place < to; place++)
+    if (!is_zero (world->image, place))
+      damage_one (world, place, 0, ROT_UNREADABLE, may_refuse, &totals);
+  printf ("%s %s: %u survived, %u refused\n", totals.failed > 0 ? "FAIL" : "ok", what,
+          totals.survived, totals.refused);
+  world->is_failed |= totals.failed > 0;
+}
+
 static bool
 write_and_flush (struct world *world, unsigned disk, uint64_t block, uint64_t count)
 {
@@ -196,9 +225,12 @@ live (struct world *world)
 {
   bool is_ok = world_create_disk (world, 0, 90 * BLOCK_SIZE) && world_settle (world)
                && world_create_disk (world, 1, 50 * BLOCK_SIZE) && world_settle (world)
-               && write_and_flush (world, 0, 3, 20) && write_and_flush (world, 1, 0, 9)
-               && world_reopen (world);
+               && write_and_flush (world, 0, 3, 20) && write_and_flush (world, 1, 0, 9);
 
+  /* Records of an earlier time, more than there will be of this one. */
+  for (unsigned i = 0; i < 9 && is_ok; i++)
+    is_ok = write_and_flush (world, 1, i, 1);
+  is_ok = is_ok && world_reopen (world);
   for (unsigned i = 0; i < 5 && is_ok; i++)
     is_ok = write_and_flush (world, i % 2, 7 * i, 1 + i % 3);
   return is_ok && world_request (world, 0, 0, REQUEST_TRIM, 0, 4 * BLOCK_SIZE, 6 * BLOCK_SIZE)
@@ -210,11 +242,17 @@ run_cut (const struct world_options *options)
 {
   struct world *world = world_create (options);
   bool is_ok = !world->is_failed && live (world) && tick (world, 3);
+  const struct commit *commit = &world->store->commit;
+  uint64_t half = META_BLOCKS + commit->half * HALF_BLOCKS;
 
   if (is_ok) {
     damage_each (world, "superblocks", 0, 4, 3, false);
     damage_each (world, "nodes", 4, META_BLOCKS, 3, false);
     damage_each (world, "journal", META_BLOCKS, META_BLOCKS + 2 * HALF_BLOCKS, 1, true);
+    lose_each (world, "unreadable metadata", 0, META_BLOCKS, false);
+    lose_each (world, "unreadable journal, in use", half, half + commit->head, true);
+    lose_each (world, "unreadable journal, not in use", half + commit->head + 1,
+               META_BLOCKS + 2 * HALF_BLOCKS, false);
   }
   is_ok = is_ok && !world->is_failed && repair_each (world);
   world_destroy (world);
@@ -251,7 +289,8 @@ main (int argc, char **argv)
     },
     .device_blocks = 64, .device_blocks_max = 4096, .cache_bytes = 96 * BLOCK_SIZE,
     .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE, .contexts = 1,
-    .is_plain = true, .is_traced = is_traced, .step_weight = 1, .io_weight = 1,
+    .is_plain = true, .is_traced = is_traced, .end_faults = stay_unreadable,
+    .step_weight = 1, .io_weight = 1,
   };
 
   setvbuf (stdout, NULL, _IOLBF, 0);

@@ -254,7 +254,7 @@ open_whole (struct world *world, enum crash_kind kind)
     world->options.end_faults (world);
     result = open_store (world, &error);
   }
-  if (result == -EUCLEAN && world->may_refuse && error != NULL) {
+  if ((result == -EUCLEAN || result == -EIO) && world->may_refuse && error != NULL) {
     world_trace (world, "refused: %s", error);
     free (error);
     sim_crash (world->image, SIM_KILL);
