@@ -41,16 +41,16 @@ commit_half_blocks (const struct store *store)
   return from_le64 (store->superblock.journal_half_blocks);
 }
 
-/* Blocks at the end of a half for a record of nothing but items. */
+/* Blocks at the end of a half for a record of nothing but items, were the tail full of them: as
+ * many as commit_blocks_bound wants. */
 static uint64_t
 commit_kept_blocks (const struct store *store)
 {
-  return MIN (divide_up (sizeof (struct format_record) + store->arena->tail_bytes, BLOCK_SIZE),
-              commit_half_blocks (store) / 4);
+  return 2 + divide_up (store->arena->tail_bytes, BLOCK_SIZE);
 }
 
-/* Blocks of the half that the next record may take.  The first one has all of it: a store that was
- * made with a longer tail must not wait for ever. */
+/* Blocks of the half that the next record may take.  The first one has all of it: where the arena of
+ * an earlier version was taken over, whose tail is longer, it must not wait for ever. */
 static uint64_t
 commit_room (const struct store *store)
 {

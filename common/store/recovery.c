@@ -368,8 +368,8 @@ recovery_new_arena (struct store *store, const struct store_options *options,
   struct arena_identity identity;
   char path[ARENA_PATH_MAX];
 
-  /* A record must hold all of the tail, in half of a half (commit.c). */
-  tail = MIN (options->tail_bytes != 0 ? options->tail_bytes : 2 * MIB, half_bytes / 2);
+  /* There must be room for a record that holds all of the tail, behind others (commit.c). */
+  tail = MIN (options->tail_bytes != 0 ? options->tail_bytes : 2 * MIB, half_bytes / 4);
   while (!is_power_of_2 (tail))
     tail &= tail - 1;
   memset (superblock->arena_id, 0, sizeof superblock->arena_id);
