@@ -381,9 +381,6 @@ btree_load (struct btree *tree, const struct format_pointer *root,
     load.below.count = 0;
     load.level--;
   }
-  /* A change would collapse such a root; on the device there is none. */
-  if (error == 0 && tree->root->level > 0 && tree->root->count == 1)
-    error = -EUCLEAN;
   if (error) {
     load_discard (tree, tree->root);
     tree->root = NULL;

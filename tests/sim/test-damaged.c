@@ -13,6 +13,9 @@
  * When the journal (or the arena of a killed process) has changes of the disk these are lost, so it
  * stays damaged even if the node can be read again.
  *
+ * Of a map with two leaves one is lost, and the repair leaves a root with one child, which is as good
+ * as any.
+ *
  * And the table of shared runs, wrong or with nodes that are gone, can be made anew from the maps.
  */
 #include <errno.h>
@@ -328,6 +331,43 @@ run_closed (void)
          & report ("repaired", places.count, is_ok && is_repaired);
 }
 
+/* Each second block of LOST, so that there are two leaves. */
+static bool
+run_two_leaves (void)
+{
+  struct world *world = world_create (&options);
+  struct places places = { .count = 0 };
+  bool is_ok = world_create_disk (world, LOST, 700 * BLOCK_SIZE) && world_settle (world)
+               && world_create_disk (world, SHARER, 200 * BLOCK_SIZE) && world_settle (world)
+               && world_create_disk (world, OTHER, 600 * BLOCK_SIZE) && world_settle (world);
+
+  for (uint64_t i = 0; i < 300 && is_ok; i++)
+    is_ok = write_blocks (world, LOST, 2 * i, 1);
+  is_ok = is_ok && world_reopen (world) && world_reopen (world);
+  btree_visit_places (&find (world, LOST)->map.tree, add_place, &places);
+  CHECK (is_ok && places.count == 3);
+  is_ok = world_close (world);
+  /* The root comes first. */
+  for (unsigned i = 1; i < places.count && is_ok; i++) {
+    struct world *clone = world_clone (world, i);
+    struct victim victim;
+
+    lose (clone, places.places[i], &victim);
+    clone->disks[LOST].is_damaged = false;
+    is_ok = finds_nothing (clone, true) && world_open (clone)
+            && !find (clone, LOST)->is_damaged;
+    /* It is changed, and then all of it goes.  What it has now is not judged. */
+    for (uint64_t block = 0; block < 700 && is_ok; block += 70)
+      is_ok = write_blocks (clone, LOST, block, 9) && request (clone, LOST, REQUEST_TRIM, block, 5)
+              && checkpoint (clone);
+    is_ok = is_ok && use (clone) && world_delete_disk (clone, LOST) && world_settle (clone)
+            && use (clone) && world_reopen (clone) && use (clone) && world_close (clone);
+    world_destroy (clone);
+  }
+  world_destroy (world);
+  return report ("a root with one child", places.count - 1, is_ok);
+}
+
 /* --- and to one that is not --- */
 
 /* The journal has changes of OTHER, and if LOSES of LOST. */
@@ -499,6 +539,6 @@ main (int argc, char **argv)
     world_log_nothing ();
   world_handle_signals ();
   return run_closed () & run_cut (false) & run_cut (true) & run_kill (false) & run_kill (true)
-             & run_table ()
+             & run_two_leaves () & run_table ()
            ? 0 : 1;
 }
