@@ -51,6 +51,7 @@ connection_close (struct connection *connection)
     return;
   ev_io_stop (connection->worker->loop, &connection->read_watcher);
   ev_io_stop (connection->worker->loop, &connection->write_watcher);
+  fence_unwatch (connection, connection->state == CONNECTION_DEAD && connection->disk);
   connection->transport.class->close (&connection->transport);
   connection->transport.class = NULL;
 }
@@ -310,15 +311,24 @@ advance_handshake (struct connection *connection)
 
   if (result == NEGOTIATE_DONE) {
     leave_handshake (connection, CONNECTION_TRANSMISSION);
-    connection_changed (connection);
-    if (fence_start (connection) != 0)
-      connection_die (connection);
+    set_reading (connection, false);
+    ev_io_stop (connection->worker->loop, &connection->write_watcher);
+    workers_hand_over (connection);
   } else if (result == NEGOTIATE_ABORTED || connection->is_ended) {
     begin_draining (connection);
     connection_changed (connection);
   } else {
     set_reading (connection, !has_output (connection));
   }
+}
+
+void
+connection_begin (struct connection *connection)
+{
+  connection_changed (connection);
+  fence_watch (connection);
+  if (fence_start (connection) != 0)
+    connection_die (connection);
 }
 
 static void
@@ -354,6 +364,7 @@ connection_free (struct connection *connection)
     disk_close (connection->disk);
   list_remove (&connection->link);
   list_remove (&connection->changed_link);
+  list_remove (&connection->gone_link);
   fence_forget (connection);
   identity_free (&connection->identity);
   free (connection->reply);
@@ -468,20 +479,31 @@ connection_tick (struct connection *connection, double at)
 bool
 connection_create (struct worker *worker, int receive_fd, int send_fd)
 {
-  struct connection *connection = calloc (1, sizeof *connection);
-  struct transport transport;
+  struct identity identity = { 0 };
+  struct connection *connection = NULL;
+  struct transport transport = { .receive_fd = receive_fd, .send_fd = send_fd };
+  bool is_admitted;
 
-  transport_init_plain (&transport, receive_fd, send_fd);
-  if (connection)
-    transport_identify (&transport, &connection->identity);
-  if (!connection || !admission_enter (worker->server, &connection->identity)) {
-    transport.class->close (&transport);
-    free (connection);
+  /* Who is turned away costs as little as can be. */
+  transport_identify (receive_fd, &identity);
+  is_admitted = admission_enter (worker->server, &identity);
+  if (is_admitted) {
+    connection = calloc (1, sizeof *connection);
+    if (!connection) {
+      admission_end_handshake (worker->server, &identity);
+      admission_leave (worker->server);
+    }
+  }
+  if (!connection) {
+    transport_close_plain (&transport);
     return false;
   }
+  transport_init_plain (&transport, receive_fd, send_fd);
+  connection->identity = identity;
   connection->worker = worker;
   list_append (&worker->connections, &connection->link);
   list_init (&connection->changed_link);
+  list_init (&connection->gone_link);
   list_init (&connection->free);
   list_init (&connection->done);
   list_init (&connection->sending);

@@ -14,12 +14,18 @@
  * other.
  *
  * Connections belong to workers; each is asked by mail, looks at its own, and the last one to be
- * done tells the worker of the one that waits.
+ * done tells the worker of the one that waits.  Clients may come often, and to a disk that thousands
+ * have: so nobody looks at those whose peer is there.  The kernel tells of the others
+ * (worker->hangups).
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 
+#include "base/check.h"
 #include "server.h"
+
+#define HANGUPS 64                 /* asked for at once */
 
 struct fence_order {
   struct list link;                /* in a worker's orders or fences */
@@ -43,6 +49,45 @@ is_shared (struct disk *disk)
 
   disk_get_info (disk, &info);
   return info.open_count > 1;
+}
+
+void
+fence_watch (struct connection *connection)
+{
+  struct epoll_event event = { .events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = connection };
+
+  /* What cannot be watched, a file that --single reads from, has no peer. */
+  connection->is_watched = epoll_ctl (connection->worker->hangups, EPOLL_CTL_ADD,
+                                      connection->transport.receive_fd, &event) == 0;
+}
+
+void
+fence_unwatch (struct connection *connection, bool is_dead)
+{
+  if (connection->is_watched)
+    CHECK (epoll_ctl (connection->worker->hangups, EPOLL_CTL_DEL,
+                      connection->transport.receive_fd, NULL) == 0);
+  connection->is_watched = false;
+  if (is_dead && list_is_empty (&connection->gone_link))
+    list_append (&connection->worker->gone, &connection->gone_link);
+}
+
+/* Whose peer has gone meanwhile. */
+static void
+find_gone (struct worker *worker)
+{
+  struct epoll_event events[HANGUPS];
+  int count;
+
+  do {
+    count = epoll_wait (worker->hangups, events, HANGUPS, 0);
+    for (int i = 0; i < count; i++) {
+      struct connection *connection = events[i].data.ptr;
+
+      if (list_is_empty (&connection->gone_link))
+        list_append (&worker->gone, &connection->gone_link);
+    }
+  } while (count == HANGUPS);
 }
 
 int
@@ -96,12 +141,10 @@ is_meant (const struct fence *fence, const struct connection *connection)
 static void
 begin_order (struct worker *worker, const struct fence *fence)
 {
-  list_for_each (link, &worker->connections) {
-    struct connection *connection = container_of (link, struct connection, link);
+  list_for_each (link, &worker->gone) {
+    struct connection *connection = container_of (link, struct connection, gone_link);
 
-    if (is_meant (fence, connection)
-        && (connection->state == CONNECTION_DEAD
-            || transport_peer_is_gone (&connection->transport)))
+    if (is_meant (fence, connection))
       connection_fence (connection);
   }
 }
@@ -109,8 +152,8 @@ begin_order (struct worker *worker, const struct fence *fence)
 static bool
 is_carried_out (struct worker *worker, const struct fence *fence)
 {
-  list_for_each (link, &worker->connections) {
-    const struct connection *connection = container_of (link, struct connection, link);
+  list_for_each (link, &worker->gone) {
+    const struct connection *connection = container_of (link, struct connection, gone_link);
 
     if (is_meant (fence, connection) && connection->is_fenced
         && (connection->in_engine > 0 || connection->state == CONNECTION_TRANSMISSION))
@@ -141,6 +184,8 @@ fence_receive (struct worker *worker)
   list_splice (&orders, &worker->orders);
   list_splice (&done, &worker->fences_done);
   pthread_mutex_unlock (&worker->mutex);
+  if (!list_is_empty (&orders))
+    find_gone (worker);
   list_for_each (at, &orders)
     begin_order (worker, container_of (at, struct fence_order, link)->fence);
   list_splice (&worker->fences, &orders);

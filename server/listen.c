@@ -406,7 +406,7 @@ listen_start (struct server *server)
     ev_timer_init (&listener->retry, on_retry, RETRY_SECONDS, RETRY_SECONDS);
     ev_io_init (&listener->watcher, on_connection, listener->fd, EV_READ);
     listener->retry.data = listener->watcher.data = listener;
-    ev_io_start (server_worker_loop (server, 0), &listener->watcher);
+    ev_io_start (server->reception.loop, &listener->watcher);
   }
 }
 
@@ -417,9 +417,9 @@ listen_close (struct server *server)
     struct listener *listener = &server->listeners[i];
     struct stat status;
 
-    if (server->worker_count > 0) {
-      ev_io_stop (server_worker_loop (server, 0), &listener->watcher);
-      ev_timer_stop (server_worker_loop (server, 0), &listener->retry);
+    if (server->reception.loop) {
+      ev_io_stop (server->reception.loop, &listener->watcher);
+      ev_timer_stop (server->reception.loop, &listener->retry);
     }
     close (listener->fd);
     /* Another server may have put its own there. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* notify.c - what systemd is told: sd_notify(3), without the library.
  *
- * The watchdog is fed only while every worker answers: each is asked by mail, and must have
+ * The watchdog is fed only while every thread answers: each is asked by mail, and must have
  * answered when the next turn comes.  A quarter of the watchdog's time is between the two.
  */
 #include <errno.h>
@@ -95,16 +95,6 @@ watchdog_seconds (void)
   return (double) number / 1e6;
 }
 
-static bool
-all_have_answered (struct server *server)
-{
-  bool all = true;
-
-  for (unsigned i = 0; i < server->worker_count; i++)
-    all = all && atomic_load (&server->workers[i].answered) == server->asked;
-  return all;
-}
-
 static void
 on_timer (struct ev_loop *loop, ev_timer *timer, int events)
 {
@@ -112,20 +102,10 @@ on_timer (struct ev_loop *loop, ev_timer *timer, int events)
 
   (void) loop;
   (void) events;
-  if (!all_have_answered (server))
+  if (!workers_are_alive (server))
     return;
   send_status (server, server->has_watchdog ? "WATCHDOG=1\n" : "");
-  server->asked++;
-  for (unsigned i = 0; i < server->worker_count; i++) {
-    atomic_store (&server->workers[i].question, server->asked);
-    ev_async_send (server->workers[i].loop, &server->workers[i].mail);
-  }
-}
-
-void
-notify_answer (struct worker *worker)
-{
-  atomic_store (&worker->answered, atomic_load (&worker->question));
+  workers_ask (server);
 }
 
 void

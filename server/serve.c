@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <malloc.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stddef.h>
@@ -343,8 +344,7 @@ begin (struct server *server)
     watch_signal (server, &server->on_hangup, on_hangup, SIGHUP);
   start_control (server);
   listen_start (server);
-  if (server->options.is_single)
-    error = take_stdio (server);
+  error = server->options.is_single ? take_stdio (server) : workers_receive (server);
   if (error == 0)
     error = announce (server);
   if (error == 0 && server->options.run)
@@ -362,7 +362,6 @@ server_stop (struct server *server)
   if (atomic_load (&server->is_stopping))
     return;
   notify_stopping (server);
-  listen_close (server);
   workers_stop (server);
 }
 
@@ -424,6 +423,9 @@ serve_main (int argc, char **argv)
     error = -EINVAL;
   block_signals (server);
   raise_file_limit ();
+  /* A connection, most of which is room for what it sends, has memory of its own: what is not used
+   * of it is not there, and all of it goes back when the connection ends. */
+  mallopt (M_MMAP_THRESHOLD, CONNECTION_BYTES_MIN);
   admission_open (server);
   if (error == 0 && server->options.run && !server->options.unix_path)
     error = make_temporary_path (server);

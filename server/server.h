@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* server.h - the program `lacuna` on one page: one section per .c file.
  *
- * `lacuna serve` is a store, listening sockets and N workers.  A worker is a thread with a libev
- * loop and a context of the engine; a connection belongs to one worker for its whole life, so
- * that nothing of a connection is locked and no request is handed between threads.  Worker 0
- * runs on the main thread; it also has the listening sockets, the signals and the control
- * socket.
+ * `lacuna serve` is a store, listening sockets, a reception and N workers.  A worker is a thread with
+ * a libev loop and a context of the engine; a connection belongs to one worker from when it has
+ * chosen its disk, so that nothing of it is locked and no request is handed between threads.  Until
+ * then it is at the reception: a thread with a loop of its own, which has the listening sockets, too,
+ * so that newcomers, whatever they send, and the handshakes of TLS take no time from those who
+ * read and write.  Worker 0 runs on the main thread; it also has the signals and the control socket.
  *
  * One turn of a worker's loop: sockets are read, and all requests that one recv brought are
  * parsed and started; then, before the loop sleeps, context_run lets the engine work, and all
@@ -87,7 +88,7 @@ void transport_init_plain (struct transport *transport, int receive_fd, int send
 void transport_close_plain (struct transport *transport);
 
 /* Who the socket says the peer is. */
-void transport_identify (const struct transport *transport, struct identity *identity);
+void transport_identify (int fd, struct identity *identity);
 
 /* Whether the peer has closed its side: then what is still unread was given up by it. */
 bool transport_peer_is_gone (const struct transport *transport);
@@ -371,6 +372,7 @@ void transmit_drop_incoming (struct connection *connection);
 #define STALL_SECONDS 120          /* without progress, while replies or a payload hold memory */
 #define STOP_SECONDS 10            /* for replies to be taken when the server ends */
 #define INPUT_BYTES (144 * 1024)   /* a batch of 32 WRITEs of 4 KiB, in one recv */
+#define CONNECTION_BYTES_MIN INPUT_BYTES
 
 enum connection_state {
   CONNECTION_HANDSHAKE,
@@ -444,6 +446,8 @@ struct connection {
   size_t rest_at, rest_length;     /* what is not in the input yet */
   bool is_broken;                  /* a reply was begun that cannot be ended */
   struct fence *fence;             /* it waits for what others have left behind */
+  bool is_watched;                 /* by worker->hangups */
+  struct list gone_link;           /* in worker->gone */
   uint64_t changes_done, changes_durable;   /* counts of requests that change the disk */
   struct read_stream stream;
   struct output output;
@@ -451,6 +455,8 @@ struct connection {
 
 /* Takes over the descriptors; says hello.  False (closed) if there is no memory or are too many. */
 bool connection_create (struct worker *worker, int receive_fd, int send_fd);
+/* It has chosen its disk, and is on the worker that it stays on. */
+void connection_begin (struct connection *connection);
 /* Something happened that connection_advance must look at: it will be called in this turn of the
  * loop. */
 void connection_changed (struct connection *connection);
@@ -473,6 +479,10 @@ void connection_fence (struct connection *connection);
 
 /* --- fence.c: what a client has left behind on a connection that failed --- */
 
+/* Whether its peer goes is noticed from now on. */
+void fence_watch (struct connection *connection);
+/* Its socket is about to be closed.  IS_DEAD: with requests that are not done. */
+void fence_unwatch (struct connection *connection, bool is_dead);
 /* The connection has its disk now, and must not read requests while connection->fence is set.
  * connection_changed follows when it is not any more.  0 or -ENOMEM. */
 int fence_start (struct connection *connection);
@@ -486,7 +496,7 @@ void fence_advance (struct worker *worker);
 /* All workers have ended. */
 void fence_drop_orders (struct worker *worker);
 
-/* --- worker.c: a thread, its loop, its context --- */
+/* --- worker.c: threads, their loops, their contexts --- */
 
 struct worker_counters {
   _Atomic uint64_t connections;    /* accepted */
@@ -494,9 +504,9 @@ struct worker_counters {
   _Atomic uint64_t received_bytes, sent_bytes;   /* payload */
 };
 
+/* A worker; or the reception, which has no context, and no fences. */
 struct worker {
   struct server *server;
-  unsigned index;
   pthread_t thread;                /* but for worker 0 */
   int start_error;                 /* negative errno; valid once `started` was posted */
   sem_t started;
@@ -505,26 +515,31 @@ struct worker {
   ev_io context_watcher;
   ev_prepare prepare;              /* runs the engine and sends replies, before the loop sleeps */
   ev_idle idle;                    /* active while the engine has more to do */
-  ev_async mail;                   /* look at `accepted` and server->is_stopping */
+  ev_async mail;                   /* look at what is below, and server->is_stopping */
   ev_timer tick;                   /* active while there are connections */
   struct list connections, changed;
   unsigned sleeps, sleeps_left;    /* without staying awake before: at first, and from now on */
   bool is_stopping;
-  _Atomic unsigned question, answered;   /* notify.c's */
+  bool is_last;                    /* nobody comes any more from the reception */
+  _Atomic unsigned question, answered;   /* whether it is alive */
   double complained_at;            /* about a client; once a second is enough */
   int64_t lend_stock;              /* lend.c's */
   struct list fences;              /* orders that are being carried out */
+  struct list gone;                /* connections whose peers have gone, as far as was looked */
+  int hangups;                     /* an epoll descriptor: tells whose peers go */
   struct worker_counters counters;
 
   pthread_mutex_t mutex;           /* leaf; protects: */
-  int accepted[64];                /* sockets from worker 0 */
-  unsigned accepted_count;
+  struct list arrivals;            /* connections from the reception */
   struct list orders, fences_done; /* fence.c's */
 };
 
-/* Makes all workers and starts the threads of all but worker 0.  0, or negative errno: then
- * those that were started still need workers_stop, workers_run and workers_free. */
+/* Makes all workers and the reception, and starts the threads of all but worker 0 and the reception.
+ * 0, or negative errno: then those that were started still need workers_stop, workers_run and
+ * workers_free. */
 int workers_start (struct server *server);
+/* Starts the reception; listen_start was called.  0 or negative errno. */
+int workers_receive (struct server *server);
 /* Runs worker 0 on the calling thread; returns when all of them have ended, after workers_stop. */
 void workers_run (struct server *server);
 void workers_free (struct server *server);
@@ -532,10 +547,17 @@ void workers_free (struct server *server);
 /* All workers end as soon as nothing is in flight; once. */
 void workers_stop (struct server *server);
 
-/* Gives a socket to one of the workers, in turn.  Worker 0's thread. */
+/* A newcomer, at the reception. */
 void workers_take (struct server *server, int fd);
-/* --single: worker 0 serves this one; all ends with it. */
+/* It has chosen its disk: from the reception it goes to one of the workers, in turn, and is not the
+ * caller's any more. */
+void workers_hand_over (struct connection *connection);
+/* --single: worker 0 serves this one, from its handshake on; all ends with it. */
 bool workers_take_single (struct server *server, int receive_fd, int send_fd);
+
+/* Whether all have answered what they were asked last: they are alive. */
+bool workers_are_alive (struct server *server);
+void workers_ask (struct server *server);
 
 /* Worker 0's stay until workers_free: control.c runs on them, longer than the worker does. */
 struct ev_loop *server_worker_loop (struct server *server, unsigned index);
@@ -590,8 +612,6 @@ void notify_ready (struct server *server);
 void notify_reloading (void);
 void notify_reloaded (void);
 void notify_stopping (struct server *server);
-/* A worker has mail: it is alive. */
-void notify_answer (struct worker *worker);
 
 /* --- listen.c: listening sockets --- */
 
@@ -610,7 +630,8 @@ struct listener {
 
 /* Opens what OPTIONS ask for, and LISTEN_FDS.  0, or negative errno after a message. */
 int listen_open (struct server *server);
-void listen_start (struct server *server);   /* on worker 0's loop */
+void listen_start (struct server *server);   /* on the reception's loop, which does not run yet */
+/* On the reception's thread, or when that does not run (any more). */
 void listen_close (struct server *server);
 
 /* --- serve.c: the whole --- */
@@ -623,7 +644,10 @@ struct server {
   struct access *access;           /* if there is options.access; else all may use all */
   _Atomic unsigned access_version; /* how many times it was read again */
   struct worker *workers;
-  unsigned worker_count, next_worker;
+  unsigned worker_count, next_worker;   /* NEXT_WORKER: the reception's */
+  struct worker reception;
+  bool is_received;                /* its thread was started */
+  _Atomic bool has_reception;      /* and runs */
   struct listener listeners[LISTENERS_MAX];
   unsigned listener_count;
   char *temporary_directory;       /* --run without -U */
@@ -639,7 +663,7 @@ struct server {
   ev_signal on_terminate, on_interrupt, on_child, on_hangup;
   ev_timer notify_timer;           /* with NOTIFY_SOCKET only */
   bool has_watchdog;
-  unsigned asked;                  /* how many times all workers were */
+  unsigned asked;                  /* how many times all threads were */
   struct control *control;         /* control.h; NULL: there is none */
 };
 

@@ -141,18 +141,18 @@ identify_address (const struct sockaddr_storage *address, struct identity *ident
 }
 
 void
-transport_identify (const struct transport *transport, struct identity *identity)
+transport_identify (int fd, struct identity *identity)
 {
   struct sockaddr_storage address = { 0 };
   socklen_t length = sizeof address;
   struct ucred peer;
 
-  if (getpeername (transport->receive_fd, (struct sockaddr *) &address, &length) == -1)
+  if (getpeername (fd, (struct sockaddr *) &address, &length) == -1)
     return;
   identify_address (&address, identity);
   length = sizeof peer;
   if (address.ss_family == AF_UNIX
-      && getsockopt (transport->receive_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0) {
+      && getsockopt (fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0) {
     identity->has_uid = true;
     identity->uid = peer.uid;
   }

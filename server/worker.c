@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* worker.c - a thread, its libev loop, and its context of the engine.
+/* worker.c - threads, their libev loops, and their contexts of the engine; and the reception.
  *
  * A turn of the loop: events (sockets are read, requests are started); then, in the prepare
  * watcher, the engine runs and the connections that have something to send or to decide are
@@ -7,11 +7,16 @@
  * more at once.  So a batch of requests that hit the cache costs one epoll_wait or poll, one recv and
  * one sendmsg.
  *
- * Between threads goes nothing but accepted sockets and the order to end.
+ * The reception's turn is the same without an engine.  What newcomers cost, by themselves or by
+ * all that can be thrown at a handshake, is its time, not that of those who read and write.
+ *
+ * Between threads goes nothing but connections that have chosen their disk, and the order to end.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -29,6 +34,7 @@
 /* Requests so waited for before the loop looks at everything else again. */
 #define AWAKE_ROUNDS_MAX 64
 #define SLEEPS_MAX 4096            /* between two tries, where they are in vain */
+#define RECEPTION_NICE 10
 
 /* --- the loop --- */
 
@@ -40,10 +46,26 @@ end_if_idle (struct worker *worker)
   if (!list_is_empty (&worker->connections))
     return;
   ev_timer_stop (worker->loop, &worker->tick);
-  if (server->options.is_single && worker->index == 0)
+  if (server->options.is_single && worker == &server->workers[0])
     workers_stop (server);
-  if (worker->is_stopping)
+  if (worker->is_stopping && worker->is_last)
     ev_break (worker->loop, EVBREAK_ALL);
+}
+
+/* All that have changed; one that changes again meanwhile has its next turn after the others.
+ * False: there was none. */
+static bool
+advance_changed (struct worker *worker)
+{
+  struct list changed = LIST_INIT (changed), *link;
+  bool has_run = false;
+
+  list_splice (&changed, &worker->changed);
+  while ((link = list_take (&changed))) {
+    connection_advance (container_of (link, struct connection, changed_link));
+    has_run = true;
+  }
+  return has_run;
 }
 
 /* Runs the engine and the connections until nothing is left to do, false, or sockets should be looked
@@ -51,21 +73,13 @@ end_if_idle (struct worker *worker)
 static bool
 worker_turns (struct worker *worker)
 {
-  struct list *link;
   bool has_run = true, has_more = false;
 
   for (unsigned turn = 0; has_run && !has_more && turn < TURNS_MAX; turn++) {
-    struct list changed = LIST_INIT (changed);
-
     has_run = context_run (worker->context);
     /* A long request goes on when others have been heard. */
     has_more = context_has_more (worker->context);
-    /* One that changes again while it is advanced has its next turn after the others. */
-    list_splice (&changed, &worker->changed);
-    while ((link = list_take (&changed))) {
-      connection_advance (container_of (link, struct connection, changed_link));
-      has_run = true;
-    }
+    has_run |= advance_changed (worker);
     fence_advance (worker);
   }
   return has_run;
@@ -136,6 +150,19 @@ on_prepare (struct ev_loop *loop, ev_prepare *watcher, int events)
   end_if_idle (worker);
 }
 
+static void
+on_reception_prepare (struct ev_loop *loop, ev_prepare *watcher, int events)
+{
+  struct worker *reception = watcher->data;
+
+  (void) events;
+  if (advance_changed (reception))
+    ev_idle_start (loop, &reception->idle);
+  else
+    ev_idle_stop (loop, &reception->idle);
+  end_if_idle (reception);
+}
+
 /* The loop need only wake up: on_prepare does the work. */
 static void
 on_context (struct ev_loop *loop, ev_io *watcher, int events)
@@ -166,81 +193,132 @@ on_tick (struct ev_loop *loop, ev_timer *watcher, int events)
 /* --- from other threads --- */
 
 static void
-worker_connect (struct worker *worker, int fd)
+start_ticking (struct worker *worker)
 {
-  if (!connection_create (worker, fd, fd))
-    return;
-  worker_count (&worker->counters.connections, 1);
   if (!ev_is_active (&worker->tick))
     ev_timer_again (worker->loop, &worker->tick);
+}
+
+static void
+adopt_arrivals (struct worker *worker)
+{
+  struct list arrivals = LIST_INIT (arrivals), *link;
+
+  pthread_mutex_lock (&worker->mutex);
+  list_splice (&arrivals, &worker->arrivals);
+  pthread_mutex_unlock (&worker->mutex);
+  while ((link = list_take (&arrivals))) {
+    struct connection *connection = container_of (link, struct connection, link);
+
+    list_append (&worker->connections, link);
+    start_ticking (worker);
+    connection_begin (connection);
+    if (worker->is_stopping)
+      connection_stop (connection);
+  }
 }
 
 static void
 on_mail (struct ev_loop *loop, ev_async *watcher, int events)
 {
   struct worker *worker = watcher->data;
-  int accepted[ARRAY_COUNT (worker->accepted)];
-  unsigned count;
+  struct server *server = worker->server;
+  /* To be asked before what has come is taken. */
+  bool is_last = !atomic_load (&server->has_reception);
 
   (void) loop;
   (void) events;
-  pthread_mutex_lock (&worker->mutex);
-  count = worker->accepted_count;
-  memcpy (accepted, worker->accepted, count * sizeof *accepted);
-  worker->accepted_count = 0;
-  pthread_mutex_unlock (&worker->mutex);
-  for (unsigned i = 0; i < count; i++)
-    worker_connect (worker, accepted[i]);
+  adopt_arrivals (worker);
+  worker->is_last = is_last || worker == &server->reception;
   fence_receive (worker);
-  notify_answer (worker);
-  if (atomic_load (&worker->server->is_stopping) && !worker->is_stopping) {
+  atomic_store (&worker->answered, atomic_load (&worker->question));
+  if (atomic_load (&server->is_stopping) && !worker->is_stopping) {
     worker->is_stopping = true;
+    if (worker == &server->reception)
+      listen_close (server);
     list_for_each (link, &worker->connections)
       connection_stop (container_of (link, struct connection, link));
   }
 }
 
+static bool
+take (struct worker *worker, int receive_fd, int send_fd)
+{
+  if (!connection_create (worker, receive_fd, send_fd))
+    return false;
+  worker_count (&worker->counters.connections, 1);
+  start_ticking (worker);
+  return true;
+}
+
 void
 workers_take (struct server *server, int fd)
 {
-  struct worker *worker = &server->workers[server->next_worker++ % server->worker_count];
-  bool is_taken = false;
-
-  if (worker->index == 0) {
-    worker_connect (worker, fd);
-    return;
-  }
-  pthread_mutex_lock (&worker->mutex);
-  if (worker->accepted_count < ARRAY_COUNT (worker->accepted)) {
-    worker->accepted[worker->accepted_count++] = fd;
-    is_taken = true;
-  }
-  pthread_mutex_unlock (&worker->mutex);
-  if (is_taken)
-    ev_async_send (worker->loop, &worker->mail);
-  else
-    close (fd);
+  take (&server->reception, fd, fd);
 }
 
 bool
 workers_take_single (struct server *server, int receive_fd, int send_fd)
 {
-  struct worker *worker = &server->workers[0];
+  return take (&server->workers[0], receive_fd, send_fd);
+}
 
-  if (!connection_create (worker, receive_fd, send_fd))
-    return false;
-  worker_count (&worker->counters.connections, 1);
-  ev_timer_again (worker->loop, &worker->tick);
-  return true;
+void
+workers_hand_over (struct connection *connection)
+{
+  struct server *server = connection->worker->server;
+  struct worker *to;
+
+  if (connection->worker != &server->reception) {
+    connection_begin (connection);
+    return;
+  }
+  to = &server->workers[server->next_worker++ % server->worker_count];
+  list_remove (&connection->link);
+  list_remove (&connection->changed_link);
+  connection->worker = to;
+  pthread_mutex_lock (&to->mutex);
+  list_append (&to->arrivals, &connection->link);
+  pthread_mutex_unlock (&to->mutex);
+  ev_async_send (to->loop, &to->mail);
+}
+
+/* Has all threads look at their mail. */
+static void
+wake_all (struct server *server)
+{
+  for (unsigned i = 0; i < server->worker_count; i++)
+    ev_async_send (server->workers[i].loop, &server->workers[i].mail);
+  if (atomic_load (&server->has_reception))
+    ev_async_send (server->reception.loop, &server->reception.mail);
 }
 
 void
 workers_stop (struct server *server)
 {
-  if (atomic_exchange (&server->is_stopping, true))
-    return;
+  if (!atomic_exchange (&server->is_stopping, true))
+    wake_all (server);
+}
+
+bool
+workers_are_alive (struct server *server)
+{
+  bool all = !atomic_load (&server->has_reception)
+             || atomic_load (&server->reception.answered) == server->asked;
+
   for (unsigned i = 0; i < server->worker_count; i++)
-    ev_async_send (server->workers[i].loop, &server->workers[i].mail);
+    all = all && atomic_load (&server->workers[i].answered) == server->asked;
+  return all;
+}
+
+void
+workers_ask (struct server *server)
+{
+  server->asked++;
+  atomic_store (&server->reception.question, server->asked);
+  for (unsigned i = 0; i < server->worker_count; i++)
+    atomic_store (&server->workers[i].question, server->asked);
+  wake_all (server);
 }
 
 /* --- threads --- */
@@ -257,12 +335,18 @@ worker_begin (struct worker *worker)
   op_enter_context (worker->context);
   ev_io_init (&worker->context_watcher, on_context, context_fd (worker->context), EV_READ);
   ev_io_start (worker->loop, &worker->context_watcher);
-  ev_prepare_init (&worker->prepare, on_prepare);
-  ev_prepare_start (worker->loop, &worker->prepare);
-  ev_idle_init (&worker->idle, on_idle);
-  ev_timer_init (&worker->tick, on_tick, TICK_SECONDS, TICK_SECONDS);
-  worker->prepare.data = worker->tick.data = worker;
   return 0;
+}
+
+static void
+worker_destroy (struct worker *worker)
+{
+  if (!worker->loop)
+    return;
+  ev_loop_destroy (worker->loop);
+  close (worker->hangups);
+  pthread_mutex_destroy (&worker->mutex);
+  sem_destroy (&worker->started);
 }
 
 /* On the thread that began. */
@@ -295,25 +379,51 @@ worker_main (void *argument)
   return NULL;
 }
 
-/* What other threads may use before the worker's own thread runs. */
+static void *
+reception_main (void *argument)
+{
+  struct worker *reception = argument;
+
+  pthread_setname_np (pthread_self (), "reception");
+  /* Where there are fewer processors than there is to do, newcomers wait.  Of this thread alone. */
+  setpriority (PRIO_PROCESS, 0, getpriority (PRIO_PROCESS, 0) + RECEPTION_NICE);
+  worker_run (reception);
+  atomic_store (&reception->server->has_reception, false);
+  wake_all (reception->server);
+  return NULL;
+}
+
+/* What other threads may use before the worker's own thread runs.  PREPARE is what it does before it
+ * sleeps. */
 static int
-worker_init (struct worker *worker, struct server *server, unsigned index)
+worker_init (struct worker *worker, struct server *server, unsigned backend,
+             void (*prepare) (struct ev_loop *, ev_prepare *, int))
 {
   worker->server = server;
-  worker->index = index;
   list_init (&worker->connections);
   list_init (&worker->changed);
+  list_init (&worker->arrivals);
+  list_init (&worker->gone);
   list_init (&worker->fences);
   list_init (&worker->orders);
   list_init (&worker->fences_done);
   pthread_mutex_init (&worker->mutex, NULL);
   sem_init (&worker->started, 0, 0);
-  worker->loop = ev_loop_new (EVFLAG_AUTO);
-  if (!worker->loop)
+  worker->hangups = epoll_create1 (EPOLL_CLOEXEC);
+  if (worker->hangups == -1)
+    return -errno;
+  worker->loop = ev_loop_new (backend);
+  if (!worker->loop) {
+    close (worker->hangups);
     return -ENOMEM;
+  }
   ev_async_init (&worker->mail, on_mail);
-  worker->mail.data = worker;
   ev_async_start (worker->loop, &worker->mail);
+  ev_prepare_init (&worker->prepare, prepare);
+  ev_prepare_start (worker->loop, &worker->prepare);
+  ev_idle_init (&worker->idle, on_idle);
+  ev_timer_init (&worker->tick, on_tick, TICK_SECONDS, TICK_SECONDS);
+  worker->mail.data = worker->prepare.data = worker->tick.data = worker;
   return 0;
 }
 
@@ -334,23 +444,38 @@ worker_start_thread (struct worker *worker)
 int
 workers_start (struct server *server)
 {
-  int error = 0;
+  int error;
 
   server->workers = calloc (server->options.threads, sizeof *server->workers);
   if (!server->workers)
     return -ENOMEM;
   lend_open (server);
+  /* To epoll, libev's way with it, a socket would belong for as long as it is open. */
+  error = worker_init (&server->reception, server, EVBACKEND_POLL, on_reception_prepare);
   for (unsigned i = 0; i < server->options.threads && error == 0; i++) {
     struct worker *worker = &server->workers[i];
 
-    error = worker_init (worker, server, i);
+    error = worker_init (worker, server, EVFLAG_AUTO, on_prepare);
     if (error == 0)
       error = i == 0 ? worker_begin (worker) : worker_start_thread (worker);
     if (error == 0)
       server->worker_count++;
-    else if (worker->loop)
-      ev_loop_destroy (worker->loop);
+    else
+      worker_destroy (worker);
   }
+  return error;
+}
+
+int
+workers_receive (struct server *server)
+{
+  int error;
+
+  atomic_store (&server->has_reception, true);
+  error = -pthread_create (&server->reception.thread, NULL, reception_main, &server->reception);
+  if (error)
+    atomic_store (&server->has_reception, false);
+  server->is_received = error == 0;
   return error;
 }
 
@@ -360,6 +485,8 @@ workers_run (struct server *server)
   if (server->worker_count == 0)
     return;
   worker_run (&server->workers[0]);
+  if (server->is_received)
+    pthread_join (server->reception.thread, NULL);
   for (unsigned i = 1; i < server->worker_count; i++)
     pthread_join (server->workers[i].thread, NULL);
 }
@@ -370,17 +497,13 @@ workers_free (struct server *server)
   for (unsigned i = 0; i < server->worker_count; i++) {
     struct worker *worker = &server->workers[i];
 
-    /* Sockets that came when the worker had ended already. */
-    for (unsigned j = 0; j < worker->accepted_count; j++)
-      close (worker->accepted[j]);
     fence_drop_orders (worker);
     /* Worker 0's: the control socket has used it until now. */
     if (worker->context)
       worker_end (worker);
-    ev_loop_destroy (worker->loop);
-    pthread_mutex_destroy (&worker->mutex);
-    sem_destroy (&worker->started);
+    worker_destroy (worker);
   }
+  worker_destroy (&server->reception);
   free (server->workers);
   server->workers = NULL;
   server->worker_count = 0;
@@ -413,6 +536,8 @@ server_get_counters (struct server *server, struct server_counters *counters)
 {
   memset (counters, 0, sizeof *counters);
   counters->connections_now = admission_count (server);
+  counters->connections
+    = atomic_load_explicit (&server->reception.counters.connections, memory_order_relaxed);
   for (unsigned i = 0; i < server->worker_count; i++) {
     struct worker_counters *own = &server->workers[i].counters;
 

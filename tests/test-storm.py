@@ -6,6 +6,7 @@ held so: nobody else notices, and they themselves lose nothing, however long the
 What is judged is that all get their answers, and the right ones; 60 s are for a machine that hangs."""
 
 import json
+import os
 import random
 import time
 
@@ -184,6 +185,33 @@ def test_errors_in_the_middle():
     simple.close()
     for c in storm.readers + storm.writers:
         c.close()
+    server.stop()
+
+
+def test_newcomers():
+    """What is thrown at the handshake is the reception's work, and not that of threads which read and write."""
+    server = Server({"disk": SIZE}, "--threads", "2").start()
+    c = connect(server, "disk")
+
+    def ticks():
+        taken = {"reception": 0, "others": 0}
+        for task in os.listdir(f"/proc/{server.pid}/task"):
+            name, rest = open(f"/proc/{server.pid}/task/{task}/stat").read().split("(", 1)[1].rsplit(")", 1)
+            taken[name if name in taken else "others"] += sum(map(int, rest.split()[11:13]))
+        return taken["reception"], taken["others"]
+
+    before = ticks()
+    rng = random.Random(1)
+    while (now := ticks())[0] < before[0] + 20:
+        for _ in range(100):
+            newcomer = Wire(f"nbd+unix:///disk?socket={server.sock}", None)
+            try:
+                newcomer.put(rng.choice([b"", b"\0", rng.randbytes(4096), struct.pack(">IQII", 3, OPTION_MAGIC, LIST, 0) * 9]))
+            except ConnectionError:
+                pass
+            newcomer.close()
+    assert now[1] - before[1] <= 10, (before, now)
+    assert c.read(0, BLOCK) == bytes(BLOCK)
     server.stop()
 
 

@@ -140,7 +140,7 @@ world_connect (void)
   int fds[2];
 
   CHECK (socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
-  workers_take (&server, fds[1]);
+  workers_take_single (&server, fds[1], fds[1]);
   return fds[0];
 }
 
