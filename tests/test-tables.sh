@@ -20,7 +20,7 @@ sites() {
     case ${file##*/} in test-* | cache*.c | range-lock.c | extent-map.c | checker*) continue ;; esac
     awk -v file="${file##*/}" '
       /^[a-z_][a-z0-9_]* \(/ { name = $1 }
-      /range_lock_(acquire|try|upgrade) \(|cache_(drop|publish|adopt|fill_begin) \(/ { print file ":" name }
+      /range_lock_(acquire|try|upgrade) \(|cache_(drop|invalidate|publish|adopt|fill_begin) \(/ { print file ":" name }
       match ($0, /extent_map_[a-z_]+ \(/) {
         call = substr ($0, RSTART + 11, RLENGTH - 13)
         if (call !~ /^(init|destroy|reserve[a-z_]*|[a-z_]*_nodes|lookup|scan|step|check|mapped|mapped_in|extents)$/) print file ":" name

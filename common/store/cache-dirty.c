@@ -552,7 +552,7 @@ cache_settle (struct cache *cache, struct frame *frame, bool ok, struct list *wa
   frame_change_flags (frame, FRAME_IN_WRITEBACK, 0);
   if (ok && !frame_has (frame, FRAME_IS_ORPHAN)) {
     flags = dirty_leave (cache, frame);
-    frame_set_state (frame, FRAME_CLEAN);
+    frame_set_clean (cache, frame);
     is_cleaned = true;
   } else if (ok) {
     struct frame *heir = find_dirty (cache, frame_disk (frame), frame_block (frame));

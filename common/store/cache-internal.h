@@ -8,12 +8,26 @@
  * and leaves, never taken while a bucket lock is held:
  *   replacement.mutex        the queues and the ghost
  *   free_stripe.mutex        one part of the free frames; then pool.mutex, the rest of them
+ *   invalid.mutex            the list of invalid regions
  *   budget.mutex             those who wait for room
  *
  * Frames are an array as long as the cache lives, so a pointer or index to one is always safe to
  * follow, whatever it has become meanwhile.  A lookup without lock therefore needs no RCU: it
  * takes a reference only where there is one already, and then looks again at key, state and flags,
  * which cannot become another block's as long as it holds the reference.
+ *
+ * A region of a disk can lose all its clean frames at once.  It has an epoch, and a frame notes
+ * which one it is when it becomes CLEAN; when the region's goes up, its clean frames are *invalid*:
+ * still in the index, but everybody takes them for not there, and whoever wants a frame for the
+ * block replaces them.  They are counted as cached, and are the first to be evicted.
+ *
+ *   The epoch goes up while the range is locked exclusive.  A frame becomes CLEAN while its range
+ *   is locked shared: so it was before that, and is invalid, or after it, and holds what is valid
+ *   then.  FILLING frames there are none meanwhile; where there may be dirty ones, which own much
+ *   that must be undone, the frames are dropped one by one.
+ *
+ * Epochs are hashed, as the counters are: another region's frames may become invalid as well, which
+ * is as if they had been evicted.
  */
 #ifndef LACUNA_CACHE_INTERNAL_H
 #define LACUNA_CACHE_INTERNAL_H
@@ -28,8 +42,8 @@
 /* Neighbouring blocks share a line of bucket heads, and a line of region counters. */
 #define BUCKETS_PER_LINE 16
 #define REGIONS_PER_LINE 16
-#define REGION_SHIFT 8
-#define REGION_BLOCKS (UINT64_C (1) << REGION_SHIFT)
+#define REGION_SHIFT_MAX 8
+#define REGION_BLOCKS_MAX (UINT64_C (1) << REGION_SHIFT_MAX)
 
 #define BUCKET_LOCKS_MAX 1024
 #define FREE_STRIPES 16
@@ -76,6 +90,19 @@ struct free_stripe {
   _Atomic uint32_t count;
 } __attribute__ ((aligned (CACHE_LINE)));
 
+/* Regions in a row whose clean frames became invalid, and have not been taken out of the index. */
+struct invalid_range {
+  uint64_t disk, first, last;       /* blocks; the first one of a region, the last one of another */
+};
+
+#define INVALID_RANGES_MAX 1024
+
+struct invalid {
+  pthread_mutex_t mutex;
+  _Atomic uint32_t count;
+  struct invalid_range ranges[INVALID_RANGES_MAX];
+} __attribute__ ((aligned (CACHE_LINE)));
+
 struct cache {
   /* immutable */
   struct arena *arena;
@@ -84,6 +111,7 @@ struct cache {
   uint64_t bucket_mask;             /* of lines */
   uint64_t lock_mask;
   uint64_t region_mask;             /* of lines */
+  unsigned region_shift;            /* blocks of a region: 2 to the power of this */
   uint32_t stripe_max;              /* frames in a stripe; 0: stripes are not used */
   uint32_t evict_batch;
   _Atomic uint32_t *buckets;        /* index + 1 of the first frame; 0: empty */
@@ -92,11 +120,13 @@ struct cache {
    * counter may count other regions too, so only its zero tells something. */
   _Atomic uint32_t *cached_regions;
   _Atomic uint32_t *dirty_regions;
+  _Atomic uint32_t *region_epochs;  /* hashed likewise */
 
   _Atomic uint64_t version __attribute__ ((aligned (CACHE_LINE)));
   _Atomic uint64_t dirty_count;
   struct budget in_flight, in_flight_large, dirty;
   struct replacement replacement;
+  struct invalid invalid;
   struct pool pool;
   struct free_stripe stripes[FREE_STRIPES];
 };
@@ -216,8 +246,46 @@ bool publish_frame (struct cache *cache, struct cache_disk *disk, uint64_t block
                     bool *token_taken, struct list *wake);
 
 /* Counters of a region, see struct cache. */
-_Atomic uint32_t *region_counter (const struct cache *cache, _Atomic uint32_t *counters,
-                                  uint64_t disk, uint64_t block);
+static inline _Atomic uint32_t *
+region_counter (const struct cache *cache, _Atomic uint32_t *counters, uint64_t disk,
+                uint64_t block)
+{
+  uint64_t region = block >> cache->region_shift;
+  uint64_t line = cache_hash (disk, region / REGIONS_PER_LINE) & cache->region_mask;
+
+  return &counters[line * REGIONS_PER_LINE + region % REGIONS_PER_LINE];
+}
+
+static inline uint32_t
+region_epoch (const struct cache *cache, uint64_t disk, uint64_t block)
+{
+  return atomic_load_explicit (region_counter (cache, cache->region_epochs, disk, block),
+                               memory_order_acquire);
+}
+
+/* FRAME, in the index, becomes CLEAN, its range being locked shared. */
+static inline void
+frame_set_clean (const struct cache *cache, struct frame *frame)
+{
+  atomic_store_explicit (&frame->epoch,
+                         region_epoch (cache, frame_disk (frame), frame_block (frame)),
+                         memory_order_relaxed);
+  frame_set_state (frame, FRAME_CLEAN);
+}
+
+/* Whether the frame of a block is CLEAN, but of a former epoch: as if there were none. */
+static inline bool
+frame_is_invalid (const struct cache *cache, const struct frame *frame)
+{
+  return frame_state (frame) == FRAME_CLEAN
+         && atomic_load_explicit (&frame->epoch, memory_order_relaxed)
+              != region_epoch (cache, frame_disk (frame), frame_block (frame));
+}
+
+/* --- cache-range.c --- */
+
+/* Takes some invalid frames out of the index; how many.  0: there are hardly any. */
+uint32_t invalid_reclaim (struct cache *cache);
 
 /* --- cache-replace.c: which frames are free, and which will be --- */
 

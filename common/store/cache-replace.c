@@ -225,15 +225,14 @@ victim_evict (struct cache *cache, struct frame *frame)
   cache_put (cache, frame);
 }
 
-/* Evicts a few clean frames; false: there was not one to try. */
-static bool
-evict (struct cache *cache)
+/* Evicts a few clean frames that are valid; how many were tried. */
+static unsigned
+evict_valid (struct cache *cache)
 {
   struct replacement *replacement = &cache->replacement;
   struct frame *victims[EVICT_BATCH_MAX];
   unsigned count = 0;
 
-  atomic_fetch_add (&replacement->evict_begun, 1);
   mutex_lock (&replacement->mutex);
   while (count < cache->evict_batch) {
     victims[count] = victim_pick (replacement);
@@ -244,8 +243,20 @@ evict (struct cache *cache)
   mutex_unlock (&replacement->mutex);
   for (unsigned i = 0; i < count; i++)
     victim_evict (cache, victims[i]);
+  return count;
+}
+
+/* Evicts a few clean frames, the invalid ones first; false: there was not one to try. */
+static bool
+evict (struct cache *cache)
+{
+  struct replacement *replacement = &cache->replacement;
+  bool is_done;
+
+  atomic_fetch_add (&replacement->evict_begun, 1);
+  is_done = invalid_reclaim (cache) > 0 || evict_valid (cache) > 0;
   atomic_fetch_add (&replacement->evict_ended, 1);
-  return count > 0;
+  return is_done;
 }
 
 void

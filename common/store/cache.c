@@ -11,6 +11,9 @@
 
 #define FREQUENCY_MAX 3
 
+/* Regions of the largest size that a cache has frames for, at least. */
+#define REGIONS_MIN 64
+
 /* --- buckets --- */
 
 pthread_mutex_t *
@@ -27,16 +30,6 @@ pthread_mutex_t *
 bucket_lock_frame (struct cache *cache, const struct frame *frame)
 {
   return bucket_lock (cache, frame_disk (frame), frame_block (frame));
-}
-
-_Atomic uint32_t *
-region_counter (const struct cache *cache, _Atomic uint32_t *counters, uint64_t disk,
-                uint64_t block)
-{
-  uint64_t region = block >> REGION_SHIFT;
-  uint64_t line = cache_hash (disk, region / REGIONS_PER_LINE) & cache->region_mask;
-
-  return &counters[line * REGIONS_PER_LINE + region % REGIONS_PER_LINE];
 }
 
 /* --- the index --- */
@@ -208,7 +201,8 @@ cache_get (struct cache *cache, uint64_t disk, uint64_t block)
     if (frame_block (frame) == block && frame_disk (frame) == disk
         && frame_try_reference (frame)) {
       if (state_is_valid (frame_state (frame)) && frame_block (frame) == block
-          && frame_disk (frame) == disk && !frame_has (frame, FRAME_IS_ORPHAN)) {
+          && frame_disk (frame) == disk && !frame_has (frame, FRAME_IS_ORPHAN)
+          && !frame_is_invalid (cache, frame)) {
         uint8_t frequency = atomic_load_explicit (&frame->frequency, memory_order_relaxed);
 
         if (frequency < FREQUENCY_MAX)
@@ -238,7 +232,8 @@ cache_peek (struct cache *cache, uint64_t disk, uint64_t block)
   pthread_mutex_t *lock = bucket_lock (cache, disk, block);
   struct frame *frame = index_find (cache, disk, block);
 
-  if (frame != NULL && !state_is_valid (frame_state (frame)))
+  if (frame != NULL
+      && (!state_is_valid (frame_state (frame)) || frame_is_invalid (cache, frame)))
     frame = NULL;
   if (frame != NULL)
     cache_reference (frame);
@@ -253,20 +248,25 @@ cache_fill_begin (struct cache *cache, struct cache_disk *disk, uint64_t block,
                   struct frame *fresh, struct frame **found)
 {
   pthread_mutex_t *lock = bucket_lock (cache, disk->id, block);
-  struct frame *frame = index_find (cache, disk->id, block);
-  enum cache_found answer;
+  struct frame *frame = index_find (cache, disk->id, block), *invalid = NULL;
+  enum cache_found answer = CACHE_YOURS;
 
-  if (frame != NULL) {
+  if (frame != NULL && frame_is_invalid (cache, frame))
+    invalid = frame;
+  if (invalid != NULL) {
+    index_prepare (disk, block, fresh);
+    index_replace (cache, invalid, fresh, FRAME_FILLING);
+  } else if (frame != NULL) {
     answer = frame_state (frame) == FRAME_FILLING ? CACHE_BUSY : CACHE_FOUND;
     cache_reference (frame);
   } else {
     index_prepare (disk, block, fresh);
     index_insert (cache, fresh, FRAME_FILLING);
-    answer = CACHE_YOURS;
-    frame = fresh;
   }
   mutex_unlock (lock);
-  *found = frame;
+  if (invalid != NULL)
+    cache_put (cache, invalid);
+  *found = answer == CACHE_YOURS ? fresh : frame;
   return answer;
 }
 
@@ -278,7 +278,10 @@ cache_fill_end (struct cache *cache, struct frame *frame, bool ok, struct list *
 
   CHECK (frame_state (frame) == FRAME_FILLING);
   ok = ok && !is_orphan;
-  frame_set_state (frame, ok ? FRAME_CLEAN : FRAME_FREE);
+  if (ok)
+    frame_set_clean (cache, frame);
+  else
+    frame_set_state (frame, FRAME_FREE);
   if (!ok && !is_orphan)
     index_remove (cache, frame);
   list_splice (wake, &frame->waiters);
@@ -328,15 +331,17 @@ publish_frame (struct cache *cache, struct cache_disk *disk, uint64_t block, str
 {
   pthread_mutex_t *lock = bucket_lock (cache, disk->id, block);
   struct frame *old = index_find (cache, disk->id, block);
+  bool is_invalid = old != NULL && frame_is_invalid (cache, old);
   bool was_dirty = old != NULL && frame_state (old) == FRAME_DIRTY;
   bool takes_token = has_token && !was_dirty;
 
-  if (expected != NULL && old != (expected == CACHE_NONE ? NULL : expected)) {
+  if (expected != NULL
+      && (is_invalid ? NULL : old) != (expected == CACHE_NONE ? NULL : expected)) {
     mutex_unlock (lock);
     return false;
   }
   index_prepare (disk, block, fresh);
-  if (old != NULL)
+  if (old != NULL && !is_invalid)
     frame_inherit_standing (fresh, old);
   dirty_enter (cache, disk, fresh, version, was_dirty ? old : NULL, takes_token);
   if (old != NULL)
@@ -378,18 +383,23 @@ cache_allocate_tables (struct cache *cache)
   cache->lock_mask = locks - 1;
   /* Twice as many as frames: even with all frames in different regions most counters are 0. */
   cache->region_mask = 2 * lines - 1;
+  /* Small caches have small regions, too. */
+  while (cache->region_shift < REGION_SHIFT_MAX && count >> cache->region_shift >= 2 * REGIONS_MIN)
+    cache->region_shift++;
   cache->frames = aligned_alloc (CACHE_LINE, frame_bytes);
   cache->buckets = aligned_alloc (CACHE_LINE, lines * CACHE_LINE);
   cache->cached_regions = aligned_alloc (CACHE_LINE, 2 * lines * CACHE_LINE);
   cache->dirty_regions = aligned_alloc (CACHE_LINE, 2 * lines * CACHE_LINE);
+  cache->region_epochs = aligned_alloc (CACHE_LINE, 2 * lines * CACHE_LINE);
   cache->locks = aligned_alloc (CACHE_LINE, locks * sizeof *cache->locks);
   if (cache->frames == NULL || cache->buckets == NULL || cache->cached_regions == NULL
-      || cache->dirty_regions == NULL || cache->locks == NULL)
+      || cache->dirty_regions == NULL || cache->region_epochs == NULL || cache->locks == NULL)
     return false;
   memset (cache->frames, 0, frame_bytes);
   memset (cache->buckets, 0, lines * CACHE_LINE);
   memset (cache->cached_regions, 0, 2 * lines * CACHE_LINE);
   memset (cache->dirty_regions, 0, 2 * lines * CACHE_LINE);
+  memset (cache->region_epochs, 0, 2 * lines * CACHE_LINE);
   for (uint64_t i = 0; i < locks; i++)
     CHECK (pthread_mutex_init (&cache->locks[i].mutex, NULL) == 0);
   return true;
@@ -402,6 +412,7 @@ cache_free_tables (struct cache *cache)
   free (cache->buckets);
   free (cache->cached_regions);
   free (cache->dirty_regions);
+  free (cache->region_epochs);
   free (cache->locks);
   free (cache);
 }
@@ -436,6 +447,7 @@ cache_create (struct arena *arena)
     cache_free_tables (cache);
     return NULL;
   }
+  CHECK (pthread_mutex_init (&cache->invalid.mutex, NULL) == 0);
   in_flight_init (cache);
   budget_init (&cache->dirty, count * 3 / 8);
   return cache;
@@ -455,6 +467,7 @@ cache_destroy (struct cache *cache, bool is_abandoned)
   budget_destroy (&cache->in_flight_large);
   budget_destroy (&cache->dirty);
   replacement_destroy (cache);
+  pthread_mutex_destroy (&cache->invalid.mutex);
   for (uint64_t i = 0; i <= cache->lock_mask; i++)
     pthread_mutex_destroy (&cache->locks[i].mutex);
   cache_free_tables (cache);

@@ -20,7 +20,7 @@
  * Who may call what (the cache checks what it can, range locks are the caller's):
  *   cache_fill_begin .. cache_fill_end   holding the range shared
  *   cache_publish                        holding the range shared
- *   cache_drop                           holding the range exclusive: then nothing in it is FILLING
+ *   cache_drop, cache_invalidate         holding the range exclusive: then nothing in it is FILLING
  *                                        (CHECKed), and what write-back has picked is not written
  *
  * Does no I/O, never waits, calls nobody: waiters that can go on are appended to the caller's WAKE
@@ -94,6 +94,7 @@ struct frame {
   _Atomic uint8_t queue;         /* which replacement queue; changed under the queue mutex */
   bool is_warm;                  /* its block was in the main queue when it was written */
   void *data;                    /* BLOCK_SIZE bytes, aligned to it */
+  _Atomic uint32_t epoch;        /* CLEAN: of its region, when it became so (cache-internal.h) */
   uint32_t copy_epoch;           /* HAS_COPY: checkpoint epoch of the newest copy; changed under
                                     the bucket's lock and owner->mutex */
   uint64_t copy_version;         /* HAS_COPY: version of the content of that copy; likewise */
@@ -107,7 +108,8 @@ struct frame {
   struct list waiters;           /* for FILLING to end */
 } __attribute__ ((aligned (64)));
 
-struct cache_stats {             /* hits and misses are counted by the ops: they know them anyway */
+struct cache_stats {             /* hits and misses are counted by the ops: they know them anyway;
+                                    clean are also those that are invalid */
   uint64_t evictions, frames, clean, dirty, free, in_flight, dirty_max, in_flight_max,
     in_flight_large_max;         /* of in_flight_max */
 };
@@ -227,8 +229,13 @@ struct cache_dropped {
  * Adds to *DROPPED. */
 void cache_drop (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
                  struct cache_dropped *dropped, struct list *wake);
-/* How many blocks from BLOCK on, up to LENGTH, have some FRAMES_MAX cached frames: the bound of one
- * step of a long change. */
+/* The same for all who look for them.  But clean frames may stay in the index, invalid, until
+ * frames are wanted: regions that are cached to a good part, and have no dirty frame, cost the same
+ * however many frames they have.  These are not in *DROPPED. */
+void cache_invalidate (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
+                       struct cache_dropped *dropped, struct list *wake);
+/* How many blocks from BLOCK on, up to LENGTH, have some FRAMES_MAX cached frames that
+ * cache_invalidate would drop one by one: the bound of one step of a long change. */
 uint64_t cache_step (struct cache *cache, struct cache_disk *disk, uint64_t block, uint64_t length,
                      uint64_t frames_max);
 /* Whether any dirty frame with a copy in the journal lies in the range (before dropping; range

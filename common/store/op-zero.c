@@ -274,7 +274,7 @@ zero_drop (struct disk *disk, uint64_t block, uint64_t length, bool is_logged, s
   struct cache_dropped dropped = { 0 };
 
   CHECK (range_lock_is_held (&disk->range_lock, block, block + length - 1, RANGE_EXCLUSIVE));
-  cache_drop (disk->store->cache, &disk->cache, block, block + length - 1, &dropped, wake);
+  cache_invalidate (disk->store->cache, &disk->cache, block, block + length - 1, &dropped, wake);
   CHECK (dropped.copies == 0 || is_logged);
   if (dropped.tokens > 0)
     space_unreserve (disk->store->space, dropped.tokens);

@@ -76,7 +76,7 @@ test_scan (void **state)
 static void
 test_step (void **state)
 {
-  struct arena *arena = arena_make (64);
+  struct arena *arena = arena_make (16384);
   struct cache *cache = cache_create (arena);
   struct cache_dropped dropped = { 0 };
   struct list wake = LIST_INIT (wake);
@@ -98,6 +98,78 @@ test_step (void **state)
   assert_int_equal (dropped.frames, 5);
   cache_verify (cache);
   cache_disk_destroy (&disk);
+  cache_destroy (cache, false);
+  arena_free (arena);
+}
+
+/* Regions whose frames become invalid at once: nobody finds them, and what is there at the edges,
+ * or dirty, goes by itself. */
+static void
+test_invalidate (void **state)
+{
+  struct arena *arena = arena_make (16384);
+  struct cache *cache = cache_create (arena);
+  struct cache_dropped dropped = { 0 };
+  struct list wake = LIST_INIT (wake);
+  struct frame *frame, *held, *taken[16384];
+  struct cache_disk disk, other;
+  struct cache_stats stats;
+
+  (void) state;
+  cache_disk_init (&disk, 1);
+  cache_disk_init (&other, 2);
+  for (uint64_t block = 0; block < 16 * 256; block++)
+    scan_read (cache, &disk, block);
+  for (uint64_t block = 0; block < 512; block++)
+    scan_read (cache, &other, block);
+  frame = cache_allocate (cache);
+  assert_true (cache_charge_dirty (cache, 1, NULL, NULL));
+  assert_true (cache_publish (cache, &disk, 5 * 256, frame, NULL, false, NULL, &wake));
+  cache_put (cache, frame);
+  held = cache_get (cache, 1, 700);
+  cache_get_stats (cache, &stats);
+
+  assert_int_equal (cache_step (cache, &disk, 0, 16 * 256, 300), 16 * 256);
+  assert_int_equal (cache_step (cache, &disk, 1, 16 * 256 - 1, 300), 6 * 256 - 1);
+  cache_invalidate (cache, &disk, 0, 4 * 256 - 1, &dropped, &wake);
+  cache_invalidate (cache, &disk, 4 * 256, 15 * 256 + 99, &dropped, &wake);
+  assert_true (dropped.dirty == 1 && dropped.frames == 256 + 100);
+  assert_int_equal (replacement_free_count (cache), stats.free + dropped.frames);
+  for (uint64_t block = 0; block < 15 * 256 + 100; block++) {
+    assert_null (cache_get (cache, 1, block));
+    assert_null (cache_peek (cache, 1, block));
+  }
+  for (uint64_t block = 15 * 256 + 100; block < 16 * 256; block++)
+    assert_true (scan_read (cache, &disk, block));
+  assert_true (cache_is_current (held));
+
+  /* Block 700 is read again, block 701 written: by those who expect nothing there. */
+  assert_false (scan_read (cache, &disk, 700));
+  assert_true (scan_read (cache, &disk, 700));
+  assert_false (cache_is_current (held));
+  cache_put (cache, held);
+  frame = cache_allocate (cache);
+  assert_true (cache_charge_dirty (cache, 1, NULL, NULL));
+  assert_true (cache_publish (cache, &disk, 701, frame, CACHE_NONE, false, NULL, &wake));
+  cache_put (cache, frame);
+  cache_verify (cache);
+
+  /* Whoever wants frames gets these, and none that are valid go. */
+  cache_get_stats (cache, &stats);
+  for (unsigned i = 0; i < stats.free + 14 * 256 - 2; i++)
+    taken[i] = cache_allocate (cache);
+  assert_int_equal (atomic_load (&cache->replacement.evictions), 0);
+  assert_int_equal (replacement_free_count (cache), 0);
+  for (uint64_t block = 0; block < 512; block++)
+    assert_true (scan_read (cache, &other, block));
+  assert_true (scan_read (cache, &disk, 700) && scan_read (cache, &disk, 701));
+  for (unsigned i = 0; i < stats.free + 14 * 256 - 2; i++)
+    cache_put (cache, taken[i]);
+  cache_verify (cache);
+  cache_drop (cache, &disk, 0, UINT64_MAX >> 12, &dropped, &wake);
+  cache_drop (cache, &other, 0, UINT64_MAX >> 12, &dropped, &wake);
+  cache_disk_destroy (&disk);
+  cache_disk_destroy (&other);
   cache_destroy (cache, false);
   arena_free (arena);
 }
@@ -148,6 +220,7 @@ main (void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_scan),
     cmocka_unit_test (test_step),
+    cmocka_unit_test (test_invalidate),
     cmocka_unit_test (test_standing),
   };
 

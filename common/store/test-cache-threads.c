@@ -149,7 +149,7 @@ stress_write (uint64_t block)
 }
 
 static void
-stress_drop (uint64_t first, uint64_t last)
+stress_drop (uint64_t first, uint64_t last, bool may_stay)
 {
   struct list wake = LIST_INIT (wake);
   struct cache_dropped dropped = { 0 };
@@ -157,7 +157,10 @@ stress_drop (uint64_t first, uint64_t last)
 
   pthread_rwlock_wrlock (&stress.range);
   stamp = atomic_load (&stress.stamp);
-  cache_drop (stress.cache, &stress.disk, first, last, &dropped, &wake);
+  if (may_stay)
+    cache_invalidate (stress.cache, &stress.disk, first, last, &dropped, &wake);
+  else
+    cache_drop (stress.cache, &stress.disk, first, last, &dropped, &wake);
   for (uint64_t at = first; at <= MIN (last, stress.blocks - 1); at++) {
     atomic_store (&stress.stored[at], 0);
     atomic_store (&stress.floor[at], stamp);
@@ -188,7 +191,8 @@ stress_worker (void *arg)
     count = (r >> 20) % 16 == 0 ? stats.in_flight_max / 2 : 1 + (r >> 32) % 3;
     stress_charge (&credit, count);
     if (r % 256 == 0)
-      stress_drop (block, (r >> 40) % 8 == 0 ? UINT64_MAX >> 12 : block + (r >> 40) % 64);
+      stress_drop (block, (r >> 40) % 8 == 0 ? UINT64_MAX >> 12 : block + (r >> 40) % 64,
+                   (r >> 46) % 4 != 0);
     else if (r % 4 == 0)
       stress_write (block);
     else
@@ -283,7 +287,7 @@ stress_run (void)
     if (frame != NULL)
       cache_put (stress.cache, frame);
   }
-  stress_drop (0, stress.blocks - 1);
+  stress_drop (0, stress.blocks - 1, false);
   cache_verify (stress.cache);
   cache_get_stats (stress.cache, &stats);
   assert_int_equal (stats.in_flight, 0);

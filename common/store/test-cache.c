@@ -226,7 +226,10 @@ model_drop (unsigned d, uint64_t first, uint64_t last)
     model_block_clear (b);
   }
   assert_int_equal (cache_has_copies (model.cache, &model.disks[d], first, last), copies > 0);
-  cache_drop (model.cache, &model.disks[d], first, last, &dropped, &model.wake);
+  if (random_below (2) == 0)
+    cache_drop (model.cache, &model.disks[d], first, last, &dropped, &model.wake);
+  else
+    cache_invalidate (model.cache, &model.disks[d], first, last, &dropped, &model.wake);
   assert_true (dropped.tokens == tokens && dropped.copies == copies);
   model.reserved -= tokens;
   for (uint64_t at = first; at <= end; at++)
@@ -743,8 +746,8 @@ test_scan (void **state)
   for (unsigned i = 0; i < SCAN_LOOKS; i++) {
     uint64_t run, length;
 
-    missed += !cache_find_dirty (scan.cache, &scan.disk, 0, 2 * SCAN_FRAMES * REGION_BLOCKS, &run,
-                                 &length);
+    missed += !cache_find_dirty (scan.cache, &scan.disk, 0,
+                                 2 * SCAN_FRAMES * REGION_BLOCKS_MAX, &run, &length);
   }
   atomic_store (&scan.is_over, true);
   assert_int_equal (pthread_join (writer, NULL), 0);

@@ -184,6 +184,7 @@ put_frame (struct world *world, struct frame *frame)
   }
   state = atomic_load (&frame->state);
   put (2 + state);
+  put (frame_is_invalid (world->store->cache, frame));
   put (atomic_load (&frame->references));
   /* Key and content of a frame that is in nobody's way are left over from before. */
   if (state == FRAME_FREE)
@@ -225,16 +226,26 @@ put_budget (struct world *world, struct budget *budget)
   }
 }
 
+/* What only the index holds, and is invalid there, is as good as free. */
+static bool
+frame_counts (const struct cache *cache, const struct frame *frame)
+{
+  uint32_t references = atomic_load (&frame->references);
+
+  return references > 1 || (references == 1 && !frame_is_invalid (cache, frame));
+}
+
 static void
 put_cache (struct world *world)
 {
   struct cache *cache = world->store->cache;
   uint64_t sum = 0;
 
-  /* In which order frames would be evicted is not in the state. */
+  /* In which order frames would be evicted is not in the state, nor what is known to be invalid. */
   CHECK (atomic_load (&cache->replacement.evictions) == 0);
+  CHECK (atomic_load (&cache->replacement.evict_begun) == 0);
   for (uint32_t i = 0; i < cache->frame_count; i++)
-    if (atomic_load (&cache->frames[i].references) > 0)
+    if (frame_counts (cache, &cache->frames[i]))
       sum += frame_token (world, &cache->frames[i]);
   put (sum);
   put (atomic_load (&cache->version));

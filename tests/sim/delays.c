@@ -112,6 +112,10 @@ DELAYED (void, cache_drop,
          (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
           struct cache_dropped *dropped, struct list *wake),
          (cache, disk, first, last, dropped, wake))
+DELAYED (void, cache_invalidate,
+         (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
+          struct cache_dropped *dropped, struct list *wake),
+         (cache, disk, first, last, dropped, wake))
 DELAYED (bool, cache_is_current, (struct frame *frame), (frame))
 DELAYED (bool, cache_settle,
          (struct cache *cache, struct frame *frame, bool ok, struct list *wake),

@@ -68,18 +68,22 @@ WRAP (bool, cache_settle,
       (struct cache *cache, struct frame *frame, bool ok, struct list *wake),
       (cache, frame, ok, wake))
 
-void __real_cache_drop (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
-                        struct cache_dropped *dropped, struct list *wake);
-void __wrap_cache_drop (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
-                        struct cache_dropped *dropped, struct list *wake);
-void
-__wrap_cache_drop (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,
-                   struct cache_dropped *dropped, struct list *wake)
-{
-  moment ();
-  __real_cache_drop (cache, disk, first, last, dropped, wake);
-  moment ();
-}
+#define WRAP_DROP(name)                                                                           \
+  void __real_##name (struct cache *cache, struct cache_disk *disk, uint64_t first,               \
+                      uint64_t last, struct cache_dropped *dropped, struct list *wake);           \
+  void __wrap_##name (struct cache *cache, struct cache_disk *disk, uint64_t first,               \
+                      uint64_t last, struct cache_dropped *dropped, struct list *wake);           \
+  void                                                                                            \
+  __wrap_##name (struct cache *cache, struct cache_disk *disk, uint64_t first, uint64_t last,     \
+                 struct cache_dropped *dropped, struct list *wake)                                \
+  {                                                                                               \
+    moment ();                                                                                    \
+    __real_##name (cache, disk, first, last, dropped, wake);                                      \
+    moment ();                                                                                    \
+  }
+
+WRAP_DROP (cache_drop)
+WRAP_DROP (cache_invalidate)
 
 /* --- what is done --- */
 
