@@ -31,8 +31,8 @@ done
 LACUNA_SHM=$(mktemp -d /dev/shm/lacuna-fuzz-XXXXXX)
 export LACUNA_SHM
 trap 'rm -rf "$LACUNA_SHM"' EXIT
-trap 'kill $(jobs -p) 2>/dev/null; exit 143' TERM
-trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT
+trap 'kill $(jobs -p) 2>/dev/null; wait; exit 143' TERM
+trap 'kill $(jobs -p) 2>/dev/null; wait; exit 130' INT
 log=${log:-$LACUNA_SHM/log}
 touch "$log"
 
@@ -47,9 +47,12 @@ part() {
   mkdir -p "$corpus/$1" "$found"
   [ ! -d "$top_srcdir/tests/fuzz/corpus/$1" ] || known=("$top_srcdir/tests/fuzz/corpus/$1")
   TIMEFORMAT='%U %S'
-  { time "$top_builddir/tests/fuzz/fuzz-$1" -max_total_time=$((seconds < 300 ? seconds : 300)) -max_len=4096 -timeout=60 \
-    -rss_limit_mb=6000 -print_final_stats=1 -artifact_prefix="$found/" "$corpus/$1" "${known[@]}" >"$said" 2>&1; } \
-    2>"$said.time" || findings=1
+  trap 'kill $!; exit 143' TERM
+  { time {
+    "$top_builddir/tests/fuzz/fuzz-$1" -max_total_time=$((seconds < 300 ? seconds : 300)) -max_len=4096 -timeout=60 \
+      -rss_limit_mb=6000 -print_final_stats=1 -artifact_prefix="$found/" "$corpus/$1" "${known[@]}" >"$said" 2>&1 &
+    wait $!
+  }; } 2>"$said.time" || findings=1
   awk -v target="$1" -v said="$said" -v findings=$findings '
     BEGIN {
       while ((getline line < said) > 0)
