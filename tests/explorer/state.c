@@ -721,6 +721,7 @@ put_checkpoint (struct world *world)
   for (unsigned i = 0; i < checkpoint->io_count; i++)
     put (checkpoint->ios[i].io.error);
   put (checkpoint->flush.io.error);
+  put (checkpoint->failed_batches);
   put (checkpoint->error);
 }
 
@@ -970,9 +971,9 @@ static const struct {
   { "commit", sizeof (struct commit), 4672 },
   { "commit_request", sizeof (struct commit_request), 72 },
   { "writeback", sizeof (struct writeback), 8520 },
-  { "checkpoint", sizeof (struct checkpoint), 624 },
-  { "keeper", sizeof (struct keeper), 9848 },
-  { "store", sizeof (struct store), 16712 },
+  { "checkpoint", sizeof (struct checkpoint), 632 },
+  { "keeper", sizeof (struct keeper), 9856 },
+  { "store", sizeof (struct store), 16720 },
   { "btree", sizeof (struct btree), 80 },
 };
 
