@@ -230,7 +230,7 @@ client_run_anywhere (struct client_call *call)
     nanosleep (&pause, NULL);
   }
   if (result == -EBUSY)
-    status = client_error (call->store, NULL, "%s, and does not answer on a control socket"
+    status = client_error (call->store, NULL, "%s; nobody answers on a control socket"
                            " (is it another user's?)",
                            error ? error : "another process has it open");
   else

@@ -67,9 +67,9 @@ def require_plugin():
         sys.exit(SKIP)
 
 
-def plugin_environment():
+def plugin_environment(plugin=PLUGIN):
     """nbdkit itself knows nothing of the sanitizer that the plugin was built with: see tests/sanitizer-first.c."""
-    libraries = subprocess.run(["ldd", PLUGIN], stdout=subprocess.PIPE, text=True, check=True).stdout
+    libraries = subprocess.run(["ldd", plugin], stdout=subprocess.PIPE, text=True, check=True).stdout
     sanitizer = re.search(r"lib[at]san\S* => (\S+)", libraries)
     preload = f"{sanitizer[1]}:{top_builddir}/tests/.libs/sanitizer-first.so" if sanitizer else ""
     suppressions = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nbdkit.supp")
@@ -80,6 +80,7 @@ class Server:
     """A store with disks {name: size in bytes}, and a server on it: `lacuna serve', or nbdkit with the plugin."""
 
     front_end = "server"     # or "plugin"; what start starts
+    program, plugin = LACUNA, PLUGIN
 
     def __init__(self, disks, *options, cache="80M", capacity=None):
         self.path = os.path.join(tmp, f"store{len(_servers)}")
@@ -100,13 +101,13 @@ class Server:
             os.unlink(self.pidfile)
         environment = None
         if self.front_end == "server":
-            command = [LACUNA, "serve", self.path, "--cache", self.cache, "--arena", self.arena]
+            command = [self.program, "serve", self.path, "--cache", self.cache, "--arena", self.arena]
         else:
             if os.path.exists(self.sock):
                 os.unlink(self.sock)
-            command = ["nbdkit", "-f", PLUGIN, self.path, f"arena={self.arena}"]
+            command = ["nbdkit", "-f", self.plugin, self.path, f"arena={self.arena}"]
             command += [f"cache={self.cache}"] if self.cache else []
-            environment = plugin_environment()
+            environment = plugin_environment(self.plugin)
         with open(self.errors, "a") as errors:
             self.process = subprocess.Popen(
                 [*command, "-U", self.sock, "-P", self.pidfile, *self.options, *options],
@@ -139,6 +140,10 @@ class Server:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def last_words(self):
+        with open(self.errors) as errors:
+            return ([""] + errors.readlines())[-1]
 
     def judge(self):
         """The exit status of a killed server tells nothing of what a sanitizer found before."""

@@ -409,6 +409,7 @@ sim_device_create (struct sim_image *image)
   /* I/O left by a store that was abandoned: sim_crash decides on it first. */
   CHECK (!image->device && image->flight_count == 0);
   device->device.class = &sim_class;
+  device->device.memory_fd = -1;
   device->device.is_stepped = !image->options.is_threaded;
   device->image = image;
   list_init (&device->link);

@@ -390,6 +390,15 @@ create_queue (struct device *d)
     errno = -error;
     return NULL;
   }
+  /* What is registered with a ring stays open until the ring's last request has ended. */
+  if (d->memory_fd >= 0)
+    error = io_uring_register_files (&queue->ring, &d->memory_fd, 1);
+  if (error < 0) {
+    io_uring_queue_exit (&queue->ring);
+    free (queue);
+    errno = -error;
+    return NULL;
+  }
   return &queue->queue;
 }
 
@@ -582,6 +591,7 @@ device_open (const char *path, unsigned flags, unsigned lock_wait_ms, struct dev
   if (!device)
     return -ENOMEM;
   device->device.class = &uring_class;
+  device->device.memory_fd = -1;
   device->fd = -1;
   pthread_mutex_init (&device->grow_mutex, NULL);
   device->path = strdup (path);

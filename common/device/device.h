@@ -92,6 +92,7 @@ struct device {
   const struct device_class *class;
   bool is_stepped;          /* the simulated one: nothing completes but by queue_wait or by its
                                driver; there is no file descriptor to wait on */
+  int memory_fd;            /* device_keep_memory */
 };
 struct queue {
   struct device *device;
@@ -121,6 +122,12 @@ static inline int device_grow (struct device *d, uint64_t length)
 /* Bytes that the host's file system could still give; UINT64_MAX: not limited. */
 static inline uint64_t device_host_free (struct device *d)
 { return d->class->host_free (d); }
+
+/* FD is a file whose pages I/O will read and fill, by way of a mapping.  Queues that are created
+ * from now on have it open, too, until their last I/O has ended, were it long after the process:
+ * a lock on it then says that nobody touches these pages any more.  What I/O has mapped says
+ * nothing: the kernel holds the pages, not the file. */
+static inline void device_keep_memory (struct device *d, int fd) { d->memory_fd = fd; }
 
 static inline struct queue *queue_create (struct device *d)
 { return d->class->queue_create (d); }

@@ -12,10 +12,12 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
 #include "base/checksum.h"
+#include "base/clock.h"
 #include "store/arena.h"
 
 _Static_assert (sizeof (struct arena_header) <= BLOCK_SIZE, "one block");
@@ -23,6 +25,8 @@ _Static_assert (sizeof (struct arena_frame) == 24, "what lies in a file has no h
 
 /* Records in the tail are copied in and out by cache lines. */
 #define TAIL_ALIGNMENT 64
+
+#define LOCK_RETRY_MS 10
 
 static uint64_t
 tail_offset (uint64_t frame_count)
@@ -313,11 +317,31 @@ file_refuse (int fd, const struct arena_identity *identity, struct arena_header 
   }
   if (pread (fd, header, sizeof *header, 0) != sizeof *header)
     return "it is too short";
+  if (header->magic != ARENA_MAGIC && header->magic << 8 == ARENA_MAGIC << 8) {
+    errno = EPROTONOSUPPORT;
+    return "another version of lacuna has made it, and can take it over";
+  }
   return header_refuse (header, identity, stat.st_size);
 }
 
+/* As flock with LOCK_EX does, but no longer than WAIT_MS. */
+static int
+lock_in_time (int fd, unsigned wait_ms)
+{
+  struct timespec pause = { .tv_nsec = LOCK_RETRY_MS * 1000000L };
+  uint64_t deadline = clock_ns () + wait_ms * UINT64_C (1000000);
+
+  while (flock (fd, LOCK_EX | LOCK_NB) < 0) {
+    if (errno != EWOULDBLOCK || clock_ns () >= deadline)
+      return -1;
+    nanosleep (&pause, NULL);
+  }
+  return 0;
+}
+
 struct arena *
-arena_take_over (const char *path, const struct arena_identity *identity, const char **why)
+arena_take_over (const char *path, const struct arena_identity *identity, unsigned lock_wait_ms,
+                 const char **why)
 {
   struct arena_header header;
   struct arena *arena = NULL;
@@ -331,7 +355,7 @@ arena_take_over (const char *path, const struct arena_identity *identity, const 
   }
   *why = file_refuse (fd, identity, &header);
   /* A copy of a store names the same arena; the process that has the original open uses it. */
-  if (!*why && flock (fd, LOCK_EX | LOCK_NB) < 0)
+  if (!*why && lock_in_time (fd, lock_wait_ms) < 0)
     *why = errno == EWOULDBLOCK ? "another process uses it, as if this were a copy of a store that"
                                   " is open"
                                 : "it cannot be locked";
@@ -369,8 +393,11 @@ void
 arena_close (struct arena *arena, bool remove)
 {
   munmap (arena->header, arena->length);
-  if (arena->fd >= 0)
+  /* Rings that are being torn down have it open for a moment yet. */
+  if (arena->fd >= 0) {
+    flock (arena->fd, LOCK_UN);
     close (arena->fd);
+  }
   if (remove && arena->path)
     unlink (arena->path);
   free (arena->path);

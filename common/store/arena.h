@@ -9,7 +9,8 @@
  *
  * What lies in it is written so that it is right after any instruction: content first, then the
  * word that makes it valid, with release order.  After power loss it is gone; nothing in it may be
- * trusted then (boot id).  Who uses it has it locked (flock).
+ * trusted then (boot id).  Who uses it has it locked (flock), and so has the kernel while I/O of a
+ * process that has died is under way in its frames (device_keep_memory).
  *
  * Layout: header block | frame headers | tail ring | (to 4096) | frames.
  */
@@ -22,7 +23,8 @@
 
 #include "base/bytes.h"
 
-#define ARENA_MAGIC UINT64_C (0x31616e657261634c)   /* "Lcarena1" */
+/* "Lcarena1": the digit is the layout's, and counts up with each change of what lies in an arena. */
+#define ARENA_MAGIC UINT64_C (0x31616e657261634c)
 
 /* A dirty frame: valid if and only if disk != 0.  disk is stored last and cleared first. */
 struct arena_frame {
@@ -76,9 +78,10 @@ int arena_check (const char *path, const struct arena_identity *identity, uint64
                  uint64_t tail_bytes, char **error);
 /* Maps an existing one if it is whole and IDENTITY is its own; NULL with *WHY (static text)
  * otherwise.  Then errno is 0 if there is nothing to be had; else it may be the one, but could not
- * be looked at or mapped. */
+ * be looked at or mapped.  Waits up to LOCK_WAIT_MS for its lock: the kernel gives up that of a
+ * process that was killed when none of its I/O fills or reads frames any more, and a moment later. */
 struct arena *arena_take_over (const char *path, const struct arena_identity *identity,
-                               const char **why);
+                               unsigned lock_wait_ms, const char **why);
 /* The journal's records before SEQUENCE are durable.  And: what is known of that; 0: nothing. */
 void arena_note_durable (struct arena *arena, uint64_t sequence);
 uint64_t arena_durable (const struct arena *arena);

@@ -303,7 +303,8 @@ recovery_identity (struct store *store, struct arena_identity *identity)
 /* The arena of the process before, if there is one and it is whole.  One that is there, but cannot
  * be had now, is an error: it may have what was acknowledged. */
 static int
-recovery_take_over (struct store *store, const struct replay *replay, char **error)
+recovery_take_over (struct store *store, const struct store_options *options,
+                    const struct replay *replay, char **error)
 {
   static const uint8_t none[16];
   const struct format_superblock *superblock = &store->superblock;
@@ -319,7 +320,7 @@ recovery_take_over (struct store *store, const struct replay *replay, char **err
   memcpy (path, superblock->arena_path, ARENA_PATH_MAX);
   path[ARENA_PATH_MAX] = '\0';
   recovery_identity (store, &identity);
-  arena = arena_take_over (path, &identity, &why);
+  arena = arena_take_over (path, &identity, options->lock_wait_ms, &why);
   number = arena == NULL ? errno : 0;
   if (number == EWOULDBLOCK)
     return error_set (error, -EBUSY, "its arena %s cannot be taken over: %s", path, why);
@@ -537,6 +538,7 @@ recovery_start (struct store *store, const struct replay *replay, char **error)
 {
   int result;
 
+  device_keep_memory (store->device, store->arena->fd);
   store->cache = cache_create (store->arena);
   if (store->cache == NULL)
     return error_set (error, -ENOMEM, "there is not enough memory for the cache");
@@ -620,7 +622,7 @@ recovery_load (struct store *store, const struct store_options *options, struct 
   if (!was_clean)
     result = replay_journal (replay);
   if (result == 0 && !was_clean) {
-    result = recovery_take_over (store, replay, error);
+    result = recovery_take_over (store, options, replay, error);
     if (store->arena != NULL)
       result = replay_tail (replay, store->arena);
   }

@@ -318,7 +318,8 @@ store_open_device (const struct store_options *options, struct device **device, 
   result = device_open (options->path, options->is_read_only ? DEVICE_READ_ONLY : 0,
                         options->lock_wait_ms, device);
   if (result == -EWOULDBLOCK)
-    return error_set (error, -EBUSY, "another process has it open");
+    return error_set (error, -EBUSY, "another process has it open, or one that was killed has I/O"
+                      " under way in the kernel");
   if (result == -EINVAL)
     return error_set (error, -EINVAL, "it is neither a regular file nor a block device");
   if (result != 0)

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -63,7 +64,7 @@ expect_refusal (const struct arena_identity *wanted, const char *text)
 {
   const char *why = NULL;
 
-  assert_null (arena_take_over (path, wanted, &why));
+  assert_null (arena_take_over (path, wanted, 0, &why));
   assert_non_null (strstr (why, text));
 }
 
@@ -112,7 +113,7 @@ test_outlives_kill (void **state)
   }
   assert_int_equal (waitpid (pid, &status, 0), pid);
   assert_true (WIFSIGNALED (status));
-  arena = arena_take_over (path, &identity, &why);
+  arena = arena_take_over (path, &identity, 0, &why);
   assert_non_null (arena);
   assert_int_equal (arena->frame_count, FRAMES);
   assert_int_equal (arena->tail_bytes, TAIL);
@@ -124,7 +125,7 @@ test_outlives_kill (void **state)
   assert_int_equal (arena->header->tail_end, 1000);
   /* A close that keeps it: once more. */
   arena_close (arena, false);
-  arena = arena_take_over (path, &identity, &why);
+  arena = arena_take_over (path, &identity, 0, &why);
   assert_non_null (arena);
   arena_close (arena, true);
   expect_refusal (&identity, "there is none");
@@ -134,6 +135,9 @@ static void
 test_identity (void **state)
 {
   struct arena_identity other;
+  struct arena *arena;
+  const char *why;
+  char *error;
 
   (void) state;
   arena_close (create (false), false);
@@ -146,6 +150,16 @@ test_identity (void **state)
   other = identity;
   other.boot_id[0] ^= 1;
   expect_refusal (&other, "started anew");
+  other.boot_id[0] ^= 1;
+  arena = arena_take_over (path, &other, 0, &why);
+  assert_non_null (arena);
+  /* Another version's, which may have what was acknowledged. */
+  arena->header->magic += UINT64_C (1) << 56;
+  arena_close (arena, false);
+  expect_refusal (&identity, "another version");
+  assert_int_equal (errno, EPROTONOSUPPORT);
+  assert_null (arena_create (path, &identity, FRAMES, TAIL, true, &error));
+  free (error);
   assert_int_equal (chmod (path, 0644), 0);
   expect_refusal (&identity, "open to others");
   unlink (path);
@@ -168,7 +182,7 @@ test_damage (void **state)
     assert_int_equal (pread (fd, &byte, 1, at), 1);
     damaged = byte ^ 0x40;
     assert_int_equal (pwrite (fd, &damaged, 1, at), 1);
-    assert_null (arena_take_over (path, &identity, &why));
+    assert_null (arena_take_over (path, &identity, 0, &why));
     assert_int_equal (pwrite (fd, &byte, 1, at), 1);
   }
   assert_int_equal (ftruncate (fd, 2 * BLOCK_SIZE), 0);
