@@ -26,7 +26,7 @@ class Operation:
         self.offset = offset
         self.end = offset + length
         self.data = None     # what it writes
-        self.buffer = None   # what libnbd works on
+        self.buffer = None   # what it reads into
         self.extents = []
 
     def is_change(self):
@@ -90,12 +90,11 @@ class Load:
         length = op.end - op.offset
         fua = nbd.CMD_FLAG_FUA if rng.random() < 0.05 else 0
         if op.kind == "read":
-            op.buffer = nbd.Buffer(length)
+            op.buffer = bytearray(length)     # nbd.Buffer is never freed (libnbd 1.14)
             return h.aio_pread(op.buffer, op.offset)
         if op.kind == "write":
             op.data = rng.randbytes(length)
-            op.buffer = nbd.Buffer.from_bytearray(bytearray(op.data))
-            return h.aio_pwrite(op.buffer, op.offset, flags=fua)
+            return h.aio_pwrite(op.data, op.offset, flags=fua)
         if op.kind == "zero":
             op.data = bytes(length)
             flags = rng.choice([0, nbd.CMD_FLAG_NO_HOLE, nbd.CMD_FLAG_FAST_ZERO])
@@ -123,7 +122,7 @@ class Load:
     def _finish(self, op):
         """It was acknowledged: judge it, or let the model know."""
         if op.kind == "read":
-            got = op.buffer.to_bytearray()
+            got = op.buffer
             with self.mutex:
                 expected = self.model[op.offset:op.end]
             if got != expected:
@@ -193,27 +192,39 @@ class Load:
         except nbd.Error:
             return False
 
-    def run(self, connect, seconds, kill=None, connections=4, depth=8):
-        """For SECONDS; KILL: a function that kills the server then.  Raises what went wrong."""
+    def begin(self, connect, connections=4, depth=8):
+        """From now on, until end ()."""
         self.stop = self.is_killed = False
         self.rounds += 1
-        threads = [threading.Thread(target=self._client, args=(connect, i, depth), daemon=True)
-                   for i in range(connections)]
-        for thread in threads:
+        self.threads = [threading.Thread(target=self._client, args=(connect, i, depth), daemon=True)
+                        for i in range(connections)]
+        for thread in self.threads:
             thread.start()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not self.stop:
-            time.sleep(0.05)
-        if kill and not self.error:
-            self.is_killed = True
-            kill()
+
+    def expect_kill(self):
+        """What fails from now on is uncertain, and nothing else is wrong with it."""
+        self.is_killed = True
+
+    def end(self):
+        """Raises what went wrong."""
         self.stop = True
-        for thread in threads:
+        for thread in self.threads:
             thread.join(120)
             if thread.is_alive():
                 raise AssertionError("a request is without an answer for 120 s")
         if self.error:
             raise self.error
+
+    def run(self, connect, seconds, kill=None, connections=4, depth=8):
+        """For SECONDS; KILL: a function that kills the server then.  Raises what went wrong."""
+        self.begin(connect, connections, depth)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.stop:
+            time.sleep(0.05)
+        if kill and not self.error:
+            self.expect_kill()
+            kill()
+        self.end()
 
     # --- afterwards ---
 
