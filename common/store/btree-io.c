@@ -199,7 +199,6 @@ struct load {
   btree_read *read;
   void *arg;
   int level;                   /* of the nodes being read; -1: the root tells */
-  uint8_t *images;
   struct load_level now, below;
 };
 
@@ -279,12 +278,14 @@ load_inner (struct load *load, const struct load_node *from, struct btree_node *
   return error;
 }
 
-/* Makes a node of an image and links it into the tree. */
+/* Makes a node of the image of the I-th of this level and links it into the tree. */
 static int
-load_image (struct load *load, const struct load_node *from, const uint8_t *image)
+load_take (void *taker, size_t i, const void *image)
 {
+  struct load *load = taker;
+  const struct load_node *from = &load->now.nodes[i];
   const struct format_node *header = (const struct format_node *) image;
-  const struct format_leaf_entry *entries = (const void *) (image + sizeof *header);
+  const struct format_leaf_entry *entries = (const void *) (header + 1);
   unsigned level = from_le16 (header->level), count = from_le16 (header->count);
   struct btree_node *node;
   uint32_t kind = level == 0 ? load->identity->leaf_kind : load->identity->inner_kind;
@@ -308,9 +309,9 @@ load_image (struct load *load, const struct load_node *from, const uint8_t *imag
     load->tree->root = node;
   if (level > 0)
     return load_inner (load, from, node, (const void *) entries);
-  for (unsigned i = 0; i < count; i++)
-    node->entries[i] = (struct btree_entry) { from_le64 (entries[i].key),
-                                              from_le64 (entries[i].value) };
+  for (unsigned at = 0; at < count; at++)
+    node->entries[at] = (struct btree_entry) { from_le64 (entries[at].key),
+                                               from_le64 (entries[at].value) };
   load->tree->entry_count += count;
   return load_keys_are_valid (load, from, node) ? 0 : -EUCLEAN;
 }
@@ -319,28 +320,26 @@ load_image (struct load *load, const struct load_node *from, const uint8_t *imag
 static int
 load_level (struct load *load)
 {
-  uint64_t places[BTREE_READ_MAX], checksums[BTREE_READ_MAX];
   struct load_node *nodes = load->now.nodes;
-  size_t count;
-  int error = 0;
+  size_t count = load->now.count;
+  uint64_t *places, *checksums;
+  int error;
 
-  qsort (nodes, load->now.count, sizeof *nodes, load_node_compare);
-  for (size_t i = 1; i < load->now.count; i++)
+  qsort (nodes, count, sizeof *nodes, load_node_compare);
+  for (size_t i = 1; i < count; i++)
     if (nodes[i].place == nodes[i - 1].place)
       return -EUCLEAN;
-  for (size_t at = 0; at < load->now.count; at += count) {
-    count = MIN (load->now.count - at, (size_t) BTREE_READ_MAX);
-    for (size_t i = 0; i < count; i++) {
-      places[i] = nodes[at + i].place;
-      checksums[i] = nodes[at + i].checksum;
-    }
-    error = load->read (load->arg, places, checksums, count, load->images);
-    for (size_t i = 0; i < count && error == 0; i++)
-      error = load_image (load, &nodes[at + i], load->images + i * BLOCK_SIZE);
-    if (error)
-      return error;
+  places = calloc (2 * count, sizeof *places);
+  if (places == NULL)
+    return -ENOMEM;
+  checksums = places + count;
+  for (size_t i = 0; i < count; i++) {
+    places[i] = nodes[i].place;
+    checksums[i] = nodes[i].checksum;
   }
-  return 0;
+  error = load->read (load->arg, places, checksums, count, load_take, load);
+  free (places);
+  return error;
 }
 
 /* Frees what was loaded of a tree, in which links may be missing. */
@@ -370,9 +369,7 @@ btree_load (struct btree *tree, const struct format_pointer *root,
     return 0;
   if (first.place > PLACE_MAX)
     return -EUCLEAN;
-  /* Aligned, as reads that go past the page cache want their memory. */
-  load.images = aligned_alloc (BLOCK_SIZE, BTREE_READ_MAX * BLOCK_SIZE);
-  error = load.images ? load_level_add (&load.now, &first) : -ENOMEM;
+  error = load_level_add (&load.now, &first);
   while (error == 0 && load.now.count > 0) {
     error = load_level (&load);
     done = load.now;
@@ -388,6 +385,5 @@ btree_load (struct btree *tree, const struct format_pointer *root,
   }
   free (load.now.nodes);
   free (load.below.nodes);
-  free (load.images);
   return error;
 }

@@ -146,14 +146,14 @@ void btree_thaw (struct btree *tree, bool written, btree_released *released, voi
 void btree_release_all (struct btree *tree, btree_released *released, void *arg);
 
 /* Builds a tree from the device.  READ fetches the blocks at COUNT places (sorted
- * ascending, distinct) into IMAGES, block i at IMAGES + i * 4096, verified and mirrored as
- * format.h says, checking each against CHECKSUMS[i]; 0 or negative errno.  Level by level, so
- * that the reads of a level can be merged; at most BTREE_READ_MAX at a time.  IDENTITY: uuid,
- * owner and kinds that the nodes must have.  Returns 0, what READ returned, -ENOMEM, or -EUCLEAN:
- * the nodes are no tree; TREE (initialized, empty) is then empty. */
-#define BTREE_READ_MAX 256
+ * ascending, distinct), verified and mirrored as format.h says, checking each against
+ * CHECKSUMS[i], and hands them to TAKE, in any order; 0, or negative errno, also of TAKE.  It is
+ * called once for each level, so that reads can be merged, and many be under way while others are
+ * taken.  IDENTITY: uuid, owner and kinds that the nodes must have.  Returns 0, what READ returned,
+ * -ENOMEM, or -EUCLEAN: the nodes are no tree; TREE (initialized, empty) is then empty. */
+typedef int btree_take (void *taker, size_t i, const void *image);
 typedef int btree_read (void *arg, const uint64_t *places, const uint64_t *checksums, size_t count,
-                        void *images);
+                        btree_take *take, void *taker);
 int btree_load (struct btree *tree, const struct format_pointer *root,
                 const struct format_node_identity *identity, btree_read *read, void *arg);
 /* Calls VISIT for the place of every node of the present state that is on the device. */

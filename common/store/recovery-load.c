@@ -161,30 +161,20 @@ recovery_read_mirror (struct recovery_read *read, uint64_t place, uint64_t check
                     place, read->what, why);
 }
 
-/* A run of nodes that lie side by side. */
+/* The node at PLACE, as it was read with ERROR: what counts is in IMAGE then. */
 static int
-recovery_read_run (struct recovery_read *read, const uint64_t *places, const uint64_t *checksums,
-                   size_t count, uint8_t *images)
+recovery_verify (struct recovery_read *read, uint64_t place, uint64_t checksum, int error,
+                 uint8_t *image)
 {
-  struct store *store = read->store;
-  int error = device_do (read->queue, IO_READ, places[0], images, count);
+  int result;
 
-  for (size_t i = 0; i < count; i++) {
-    uint8_t *image = images + i * BLOCK_SIZE;
-
-    if (error != 0
-        || format_node_check (image, 0, store->identity.uuid, read->owner, places[i],
-                              checksums[i])
-             != NULL) {
-      int result = recovery_read_mirror (read, places[i], checksums[i], image);
-
-      if (result != 0) {
-        read->is_unreadable |= error != 0;
-        return result;
-      }
-    }
-  }
-  return 0;
+  if (error == 0
+      && format_node_check (image, 0, read->store->identity.uuid, read->owner, place, checksum)
+           == NULL)
+    return 0;
+  result = recovery_read_mirror (read, place, checksum, image);
+  read->is_unreadable |= result != 0 && error != 0;
+  return result;
 }
 
 static bool
@@ -197,27 +187,117 @@ recovery_is_node_place (const struct store *store, uint64_t place)
 }
 
 static int
+recovery_check_place (struct recovery_read *read, uint64_t place)
+{
+  return recovery_is_node_place (read->store, place)
+           ? 0
+           : error_set (read->error, -EUCLEAN, "damaged: %s refers to a node at %" PRIu64
+                        ", where none can be", read->what, place);
+}
+
+/* Some reads are under way while nodes that have come are taken: neither the device nor the
+ * processor waits for the other. */
+#define RUNS_MAX 4
+#define RUN_BLOCKS 256
+
+/* Nodes that lie side by side, of those that are read. */
+struct recovery_run {
+  struct io io;
+  struct iovec segment;
+  size_t first, count;              /* 0: nothing is being read */
+  bool is_done;
+  uint8_t *images;
+};
+
+static void
+recovery_run_done (struct io *io)
+{
+  container_of (io, struct recovery_run, io)->is_done = true;
+}
+
+/* Begins to read the next run, from FIRST on; how many they are. */
+static size_t
+recovery_run_start (struct recovery_run *run, struct queue *queue, const uint64_t *places,
+                    size_t first, size_t count)
+{
+  run->first = first;
+  run->count = 1;
+  while (first + run->count < count && run->count < RUN_BLOCKS
+         && places[first + run->count] == places[first] + run->count)
+    run->count++;
+  run->is_done = false;
+  run->segment = (struct iovec) { run->images, run->count * BLOCK_SIZE };
+  run->io = (struct io) {
+    .kind = IO_READ, .place = places[first], .length = run->count,
+    .segments = &run->segment, .segment_count = 1, .done = recovery_run_done,
+  };
+  io_submit (queue, &run->io);
+  queue_kick (queue);
+  return run->count;
+}
+
+/* As a btree_read does. */
+static int
+recovery_read_runs (struct recovery_read *read, struct recovery_run *runs, const uint64_t *places,
+                    const uint64_t *checksums, size_t count, btree_take *take, void *taker)
+{
+  size_t started = 0;
+  int result = 0;
+
+  for (unsigned i = 0; i < RUNS_MAX && started < count; i++)
+    started += recovery_run_start (&runs[i], read->queue, places, started, count);
+  /* In order.  What was begun is waited for, whatever has gone wrong. */
+  for (struct recovery_run *run = runs; run->count > 0; run = runs + (run + 1 - runs) % RUNS_MAX) {
+    while (!run->is_done)
+      queue_wait (read->queue);
+    for (size_t i = 0; i < run->count && result == 0; i++) {
+      uint8_t *image = run->images + i * BLOCK_SIZE;
+      size_t at = run->first + i;
+
+      result = recovery_verify (read, places[at], checksums[at], run->io.error, image);
+      if (result == 0)
+        result = take (taker, at, image);
+    }
+    run->count = 0;
+    if (result == 0 && started < count)
+      started += recovery_run_start (run, read->queue, places, started, count);
+  }
+  return result;
+}
+
+/* One alone. */
+static int
+recovery_read_node (struct recovery_read *read, uint64_t place, uint8_t *image)
+{
+  int result = recovery_check_place (read, place);
+
+  return result != 0 ? result
+                     : recovery_verify (read, place, 0,
+                                        device_do (read->queue, IO_READ, place, image, 1), image);
+}
+
+static int
 recovery_read_nodes (void *arg, const uint64_t *places, const uint64_t *checksums, size_t count,
-                     void *images)
+                     btree_take *take, void *taker)
 {
   struct recovery_read *read = arg;
-  size_t first = 0;
+  struct recovery_run runs[RUNS_MAX] = { 0 };
+  size_t number = MIN (count, (size_t) RUNS_MAX), each = MIN (count, (size_t) RUN_BLOCKS);
+  uint8_t *images;
+  int result = 0;
 
-  for (size_t i = 1; i <= count; i++) {
-    int error;
-
-    if (!recovery_is_node_place (read->store, places[i - 1]))
-      return error_set (read->error, -EUCLEAN, "damaged: %s refers to a node at %" PRIu64
-                        ", where none can be", read->what, places[i - 1]);
-    if (i < count && places[i] == places[i - 1] + 1 && i - first < IO_BYTES_MAX / BLOCK_SIZE)
-      continue;
-    error = recovery_read_run (read, places + first, checksums + first, i - first,
-                               (uint8_t *) images + first * BLOCK_SIZE);
-    if (error != 0)
-      return error;
-    first = i;
-  }
-  return 0;
+  for (size_t i = 0; i < count && result == 0; i++)
+    result = recovery_check_place (read, places[i]);
+  if (result != 0)
+    return result;
+  images = aligned_alloc (BLOCK_SIZE, number * each * BLOCK_SIZE);
+  if (images == NULL)
+    return -ENOMEM;
+  for (size_t i = 0; i < number; i++)
+    runs[i].images = images + i * each * BLOCK_SIZE;
+  result = recovery_read_runs (read, runs, places, checksums, count, take, taker);
+  free (images);
+  return result;
 }
 
 static int
@@ -324,12 +404,11 @@ recovery_load_disk (struct store *store, struct queue *queue, const struct btree
     = { .store = store, .queue = queue, .owner = entry->key, .what = what, .error = error };
   struct disk *disk = NULL;
   int result;
-  uint64_t any = 0;
 
   snprintf (what, sizeof what, "disk number %" PRIu64, entry->key);
   if (entry->key >= from_le64 (store->superblock.next_disk_id))
     return error_set (error, -EUCLEAN, "damaged: the node of %s makes no sense", what);
-  result = recovery_read_nodes (&read, &entry->value, &any, 1, image);
+  result = recovery_read_node (&read, entry->value, image);
   if (result == 0)
     disk = recovery_make_disk (store, entry->key, (const struct format_disk *) image, &result,
                                error);

@@ -169,18 +169,39 @@ recovery_clear_beyond (struct store *store, char **error)
 
 /* --- space --- */
 
+/* What lies side by side is marked at once: extents that follow each other on a disk often do. */
+struct recovery_marking {
+  struct store *store;
+  uint64_t place, length;
+};
+
+static int
+recovery_mark_run (struct recovery_marking *marking)
+{
+  struct space *space = marking->store->space;
+
+  return marking->length == 0 || space_mark_used (space, marking->place, marking->length)
+             || space_mark_shared (space, marking->place, marking->length)
+           ? 0
+           : -EUCLEAN;
+}
+
 /* Written ones lie on the device: beyond its end it would read as zeros. */
 static int
 recovery_mark_extent (void *arg, const struct extent *extent)
 {
-  struct store *store = arg;
+  struct recovery_marking *marking = arg;
+  int result = 0;
 
-  if (extent->state == EXTENT_WRITTEN && extent->place + extent->length > store->length)
+  if (extent->state == EXTENT_WRITTEN && extent->place + extent->length > marking->store->length)
     return -ENXIO;
-  return space_mark_used (store->space, extent->place, extent->length)
-             || space_mark_shared (store->space, extent->place, extent->length)
-           ? 0
-           : -EUCLEAN;
+  if (extent->place != marking->place + marking->length) {
+    result = recovery_mark_run (marking);
+    marking->place = extent->place;
+    marking->length = 0;
+  }
+  marking->length += extent->length;
+  return result;
 }
 
 static void
@@ -241,8 +262,11 @@ recovery_mark_extents (struct store *store, const struct replay *replay, bool wa
 
   list_for_each (link, &store->disks) {
     struct disk *disk = container_of (link, struct disk, link);
-    int result = extent_map_check (&disk->map, UINT64_MAX, recovery_mark_extent, store);
+    struct recovery_marking marking = { .store = store };
+    int result = extent_map_check (&disk->map, UINT64_MAX, recovery_mark_extent, &marking);
 
+    if (result == 0)
+      result = recovery_mark_run (&marking);
     if (result == -ENXIO)
       return error_set (error, -EUCLEAN, "damaged: the store is shorter than it was: data of disk"
                         " %s lies beyond its end", disk->name);

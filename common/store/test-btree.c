@@ -287,20 +287,21 @@ device_count (void *arg, uint64_t place)
 
 static int
 device_read (void *arg, const uint64_t *places, const uint64_t *checksums, size_t count,
-             void *images)
+             btree_take *take, void *taker)
 {
   struct device *device = arg;
+  int error = 0;
 
-  assert_true (count > 0 && count <= BTREE_READ_MAX);
+  assert_true (count > 0);
   (void) checksums;
-  for (size_t i = 0; i < count; i++) {
+  /* Any order will do: the last comes first. */
+  for (size_t i = count; i-- > 0 && error == 0;) {
     assert_true (i == 0 || places[i] > places[i - 1]);
-    if (places[i] >= DEVICE_BLOCKS)
-      return -EIO;
-    memcpy ((uint8_t *) images + i * BLOCK_SIZE, device->blocks + places[i] * BLOCK_SIZE,
-            BLOCK_SIZE);
+    error = places[i] < DEVICE_BLOCKS
+              ? take (taker, i, device->blocks + places[i] * BLOCK_SIZE)
+              : -EIO;
   }
-  return 0;
+  return error;
 }
 
 static const struct format_node_identity identity = {

@@ -12,8 +12,8 @@
  *   open     the store is opened to be read only, as it was closed
  *   recover  it is opened for writing, after a process that died with it open
  *
- * Beside the time is what processors have spent on it, which others on the machine do not change.  The
- * file is removed.
+ * Beside the time is how much of it others had the processor for which this one was ready, as the kernel counts
+ * that, and what processors have spent on it.  The file is removed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,15 +37,23 @@ now (clockid_t clock)
   return time.tv_sec + time.tv_nsec / 1e9;
 }
 
-/* What something took. */
+/* What something took.  READY: the time in which this thread could have run, and others did. */
 struct lap {
-  double wall, processor;
+  double wall, processor, ready;
 };
 
 static struct lap
 lap_begin (void)
 {
-  return (struct lap) { now (CLOCK_MONOTONIC), now (CLOCK_PROCESS_CPUTIME_ID) };
+  FILE *file = fopen ("/proc/thread-self/schedstat", "re");
+  unsigned long long ready = 0;
+
+  if (file != NULL) {
+    if (fscanf (file, "%*u %llu", &ready) != 1)
+      ready = 0;
+    fclose (file);
+  }
+  return (struct lap) { now (CLOCK_MONOTONIC), now (CLOCK_PROCESS_CPUTIME_ID), ready / 1e9 };
 }
 
 static void
@@ -53,8 +61,8 @@ lap_end (struct lap begun, const char *what)
 {
   struct lap end = lap_begin ();
 
-  printf ("%-8s %6.2f s, processor %6.2f s\n", what, end.wall - begun.wall,
-          end.processor - begun.processor);
+  printf ("%-8s %6.2f s, of which %6.2f s were others'; processor %6.2f s\n", what,
+          end.wall - begun.wall, end.ready - begun.ready, end.processor - begun.processor);
 }
 
 static void
