@@ -68,6 +68,16 @@ node_fill_min (unsigned level)
 struct btree_node *btree_pool_take (struct btree_pool *pool);
 void btree_pool_give (struct btree_pool *pool, struct btree_node *node);
 
+/* Present nodes of all trees: so many more. */
+void btree_pool_count (struct btree_pool *pool, int64_t change);
+
+static inline void
+tree_count (struct btree *tree, int64_t change)
+{
+  tree->node_count += change;
+  btree_pool_count (tree->pool, change);
+}
+
 struct btree_node *btree_node_new (struct btree *tree, unsigned level);
 
 /* Notes that PLACE is given up.  If that needs memory, NODE is used for it if there is one (then

@@ -381,7 +381,8 @@ btree_load (struct btree *tree, const struct format_pointer *root,
   if (error) {
     load_discard (tree, tree->root);
     tree->root = NULL;
-    tree->entry_count = tree->node_count = 0;
+    tree_count (tree, -(int64_t) tree->node_count);
+    tree->entry_count = 0;
   }
   free (load.now.nodes);
   free (load.below.nodes);

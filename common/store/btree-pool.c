@@ -44,6 +44,7 @@ struct btree_pool {
   /* Changed under the mutex; read without it where an estimate does. */
   _Atomic uint64_t free_count;      /* fresh ones included */
   _Atomic uint64_t used_count;
+  _Atomic uint64_t present_count;   /* the sum of all trees' node_count; no mutex */
 };
 
 void
@@ -177,4 +178,16 @@ uint64_t
 btree_pool_bytes (const struct btree_pool *pool)
 {
   return pool->used_count * NODE_BYTES;
+}
+
+void
+btree_pool_count (struct btree_pool *pool, int64_t change)
+{
+  atomic_fetch_add_explicit (&pool->present_count, change, memory_order_relaxed);
+}
+
+uint64_t
+btree_pool_present (const struct btree_pool *pool)
+{
+  return atomic_load_explicit (&pool->present_count, memory_order_relaxed);
 }

@@ -39,7 +39,7 @@ btree_node_new (struct btree *tree, unsigned level)
   node->next = NULL;
   node->level = level;
   node->count = 0;
-  tree->node_count++;
+  tree_count (tree, 1);
   return node;
 }
 
@@ -85,7 +85,7 @@ tree_touch (struct btree *tree, struct btree_node *node)
   memcpy (copy->entries, node->entries, node->count * sizeof node->entries[0]);
   node->next = tree->superseded;
   tree->superseded = node;
-  tree->node_count--;
+  tree_count (tree, -1);
   return copy;
 }
 
@@ -102,7 +102,7 @@ tree_touch_child (struct btree *tree, struct btree_node *parent, unsigned i)
 static void
 tree_drop (struct btree *tree, struct btree_node *node)
 {
-  tree->node_count--;
+  tree_count (tree, -1);
   if (node_is_frozen (tree, node)) {
     node->next = tree->superseded;
     tree->superseded = node;
@@ -588,7 +588,8 @@ btree_clear (struct btree *tree)
     btree_pool_give (tree->pool, list);
   }
   tree->root = NULL;
-  tree->entry_count = tree->node_count = 0;
+  tree_count (tree, -(int64_t) tree->node_count);
+  tree->entry_count = 0;
 }
 
 /* What a walk over all nodes counts. */

@@ -62,6 +62,8 @@ int btree_pool_ensure_nodes (struct btree_pool *pool, uint64_t nodes);
 /* Nodes in use by all trees of the pool, frozen ones included: what metadata costs. */
 uint64_t btree_pool_nodes (const struct btree_pool *pool);
 uint64_t btree_pool_bytes (const struct btree_pool *pool);
+/* Those of the present states alone: the places that a checkpoint of all of them would take. */
+uint64_t btree_pool_present (const struct btree_pool *pool);
 
 void btree_init (struct btree *tree, struct btree_pool *pool);
 /* Frees all nodes; nothing may be frozen.  Says nothing of places: see btree_release_all. */

@@ -27,6 +27,7 @@ disk_create (struct store *store, uint64_t id, const uint8_t uuid[16], const cha
   range_lock_init (&disk->range_lock);
   list_init (&disk->link);
   list_init (&disk->frozen_link);
+  atomic_fetch_add (&store->disk_count, 1);
   return disk;
 }
 
@@ -34,6 +35,7 @@ void
 disk_destroy (struct disk *disk)
 {
   CHECK (list_is_empty (&disk->link));
+  atomic_fetch_sub (&disk->store->disk_count, 1);
   range_lock_destroy (&disk->range_lock);
   extent_map_destroy (&disk->map);
   cache_disk_destroy (&disk->cache);

@@ -439,7 +439,7 @@ keeper_end_request (struct store *store, int error)
   request = container_of (list_take (&keeper->requests), struct writeback_request, link);
   pthread_mutex_unlock (&keeper->mutex);
   request->error = error;
-  if (error == 0)
+  if (error == 0 && request->disk != NULL)
     atomic_store (&request->disk->has_write_error, false);
   list_append (&wake, &request->waiter->link);
   op_wake_all (&wake);

@@ -98,6 +98,25 @@ admin_write_back (struct admin *admin, struct writeback_request *request, struct
 
 /* --- checks --- */
 
+enum op_next
+admin_need_nodes (struct admin *admin, uint64_t more, enum node_use use)
+{
+  enum node_room room = store_node_room (admin->store, more, 0, use);
+
+  if (room == NODES_FIT_LATER && admin->writeback == NULL) {
+    admin->writeback = calloc (1, sizeof *admin->writeback);
+    if (admin->writeback == NULL)
+      return admin_fail (admin, -ENOMEM, "there is not enough memory");
+    return admin_write_back (admin, admin->writeback, NULL, ADMIN_CHECK);
+  }
+  free (admin->writeback);
+  admin->writeback = NULL;
+  if (room != NODES_FIT)
+    return admin_fail (admin, -ENOSPC, "the store has no room to keep account of more; what is"
+                       " deleted or trimmed gives some back");
+  return OP_DONE;
+}
+
 static enum op_next
 admin_check_size (struct admin *admin)
 {
@@ -148,6 +167,20 @@ admin_find (struct admin *admin)
   return admin->kind == ADMIN_DELETE ? OP_DONE : admin_check_whole (admin, admin->disk);
 }
 
+/* What a disk more takes: its own node and the first of its map, which others that are empty do not
+ * have yet either. */
+static uint64_t
+admin_new_disk_nodes (struct store *store)
+{
+  uint64_t nodes = 2;
+
+  pthread_mutex_lock (&store->disks_mutex);
+  list_for_each (link, &store->disks)
+    nodes += extent_map_extents (&container_of (link, struct disk, link)->map) == 0;
+  pthread_mutex_unlock (&store->disks_mutex);
+  return nodes;
+}
+
 static enum op_next
 admin_check_create (struct admin *admin)
 {
@@ -157,6 +190,9 @@ admin_check_create (struct admin *admin)
 
   if (next == OP_DONE)
     next = admin_check_size (admin);
+  if (next != OP_DONE)
+    return next;
+  next = admin_need_nodes (admin, admin_new_disk_nodes (store), NODES_FOR_DISKS);
   if (next != OP_DONE)
     return next;
   if (getrandom (uuid, sizeof uuid, 0) != sizeof uuid)

@@ -55,7 +55,11 @@ enum op_next admin_find (struct admin *admin);
 /* OP_DONE if DISK, which is admin->disk or a target, is not damaged; or it failed. */
 enum op_next admin_check_whole (struct admin *admin, const struct disk *disk);
 
-/* Waits until what is dirty on DISK now is in its place, or REQUEST->error tells that it could not
+/* OP_DONE if there is room for MORE nodes; or it failed, or the op waits for it, and checks once
+ * more. */
+enum op_next admin_need_nodes (struct admin *admin, uint64_t more, enum node_use use);
+
+/* Waits until what is dirty on DISK (NULL: on all) now is in its place, or REQUEST->error tells that it could not
  * be written; the op goes on with STAGE. */
 enum op_next admin_write_back (struct admin *admin, struct writeback_request *request,
                                struct disk *disk, int stage);

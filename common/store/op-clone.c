@@ -225,6 +225,10 @@ clone_count (struct admin *admin)
   if (clone->at == 2 * clone->length) {
     clone->at = 0;
     admin->op.stage = CLONE_LOG;
+    if (store_node_room (admin->store, 2 + clone->extents / (LEAF_ENTRIES / 2), 0, NODES_FOR_DATA)
+        != NODES_FIT)
+      return admin_fail (admin, -ENOSPC, "the store has no room to keep account of so many shared"
+                         " extents");
     if (disk_reserve_many (clone->target, clone->extents, clone->runs, true) != 0)
       return admin_fail (admin, -ENOMEM, "there is not enough memory");
     return OP_MORE;

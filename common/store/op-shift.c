@@ -135,6 +135,10 @@ shift_check (struct admin *admin)
     next = admin_check_shrink (admin);
   if (next != OP_DONE)
     return next;
+  if (shift_is_up (admin))
+    next = admin_need_nodes (admin, 2, NODES_FOR_DATA);
+  if (next != OP_DONE)
+    return next;
   size = disk_blocks (admin->disk);
   if (shift_is_up (admin)
       && extent_map_mapped_in (&admin->disk->map, size, DISK_SIZE_MAX / BLOCK_SIZE - size) > 0)

@@ -355,7 +355,7 @@ write_no_space (struct request *request, uint64_t needs, int error)
   write_unlock (request);
   op->stage = WRITE_LOCK;
   if (error == -ENOSPC)
-    next = store_wait_space (store, needs, &request->space_waits, &request->fill->commit, op);
+    next = store_wait_space (store, needs, &request->space_waits, request->fill, op);
   return next != OP_DONE ? next : write_fail (request, error);
 }
 

@@ -76,7 +76,7 @@ zero_start (struct request *request)
     op->error = -ENOMEM;
     return OP_DONE;
   }
-  request->fill->commit.error = 0;
+  request->fill->commit.error = request->fill->writeback.error = 0;
   op->stage = request->kind == REQUEST_TRIM ? ZERO_STEP : ZERO_HEAD;
   return OP_MORE;
 }
@@ -216,6 +216,17 @@ zero_tail_look (struct request *request)
 
 /* --- steps --- */
 
+/* For what a step may add to the map. */
+static enum node_room
+zero_node_room (struct request *request)
+{
+  bool keeps = zero_keeps_space (request);
+
+  return store_node_room (request->disk->store, 0,
+                          keeps ? MIN (request->end - request->at, ZERO_KEEP_EXTENTS) : 1,
+                          keeps ? NODES_FOR_DATA : NODES_FOR_HOLES);
+}
+
 static enum op_next
 zero_step (struct request *request)
 {
@@ -226,6 +237,8 @@ zero_step (struct request *request)
     op->stage = op->error == 0 && (request->flags & REQUEST_FUA) ? ZERO_SYNC : ZERO_END;
     return OP_MORE;
   }
+  if (zero_node_room (request) == NODES_FIT_LATER && request->fill->writeback.error == 0)
+    return store_wait_nodes (store, &request->fill->writeback, op);
   op->error = disk_reserve_changes (request->disk, ZERO_CHANGES, ZERO_STEP_EXTENTS);
   if (op->error != 0) {
     op->stage = ZERO_END;
@@ -460,6 +473,22 @@ zero_keep (struct disk *disk, struct fill *fill, uint64_t block, uint64_t length
   return done;
 }
 
+/* For this step, which is locked.  A hole within an extent makes two of it; others make none. */
+static enum node_room
+zero_node_room_here (struct request *request)
+{
+  uint64_t first = request->fill->range.first, length = request->fill->range.last - first + 1;
+  enum node_room room = zero_node_room (request);
+  struct extent extent;
+
+  if (room == NODES_FIT || zero_keeps_space (request))
+    return room;
+  if (first == 0)
+    return NODES_FIT;
+  extent_map_lookup (&request->disk->map, first - 1, length + 2, &extent);
+  return extent.state != EXTENT_HOLE && extent.length == length + 2 ? room : NODES_FIT;
+}
+
 static enum op_next
 zero_apply (struct request *request)
 {
@@ -470,10 +499,13 @@ zero_apply (struct request *request)
   struct list wake = LIST_INIT (wake);
   uint64_t length = fill->range.last - fill->range.first + 1, bytes = 0;
   int64_t done = length;
+  enum node_room nodes = zero_node_room_here (request);
   enum op_next next;
 
   if (request->end > disk_blocks (disk))
     done = request->kind == REQUEST_TRIM ? -EINVAL : -ENOSPC;
+  else if (nodes != NODES_FIT)
+    done = nodes == NODES_FIT_LATER && fill->writeback.error == 0 ? 0 : -ENOSPC;
   else {
     pthread_rwlock_rdlock (&store->gate);
     if (zero_keeps_space (request))
@@ -488,8 +520,8 @@ zero_apply (struct request *request)
   if (journal_is_pressed (&store->journal))
     keeper_kick (store);
   op->stage = ZERO_STEP;
-  if (done == -ENOSPC && request->end <= disk_blocks (disk)) {
-    next = store_wait_space (store, length, &request->space_waits, &fill->commit, op);
+  if (done == -ENOSPC && nodes == NODES_FIT && request->end <= disk_blocks (disk)) {
+    next = store_wait_space (store, length, &request->space_waits, fill, op);
     if (next != OP_DONE)
       return next;
   }

@@ -167,6 +167,32 @@ recovery_clear_beyond (struct store *store, char **error)
   return 0;
 }
 
+/* Deleted disks of which nothing was left, as a checkpoint has noted: their nodes go with the next
+ * one.  Else each that was created and deleted since then would come back, and want a node of that;
+ * there might not be so many. */
+static int
+recovery_forget (struct store *store, char **error)
+{
+  size_t kept = 0;
+
+  for (size_t i = 0; i < store->opening_count; i++) {
+    struct disk *disk = store->opening[i];
+
+    if (!disk->is_forgotten || disk->map.tree.node_count > 0 || disk->map.tree.given_up != NULL) {
+      store->opening[kept++] = disk;
+      continue;
+    }
+    if (btree_pool_ensure (store->pool, 1) != 0
+        || (disk->node_place != 0 && !checkpoint_note_freed (store, disk->node_place)))
+      return error_set (error, -ENOMEM, "there is not enough memory for its disks");
+    btree_remove (&store->catalogue, disk->id);
+    list_remove (&disk->link);
+    disk_destroy (disk);
+  }
+  store->opening_count = kept;
+  return 0;
+}
+
 /* --- space --- */
 
 /* What lies side by side is marked at once: extents that follow each other on a disk often do. */
@@ -654,6 +680,8 @@ recovery_load (struct store *store, const struct store_options *options, struct 
     result = replay_settle (replay);
   if (result == 0)
     result = recovery_clear_beyond (store, error);
+  if (result == 0)
+    result = recovery_forget (store, error);
   if (result == 0)
     result = recovery_judge_damaged (replay);
   if (result == 0)

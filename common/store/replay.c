@@ -351,7 +351,8 @@ replay_apply (struct replay *replay, const struct format_item *item)
   case ITEM_INSERT:
     return replay_shift (replay, disk, item);
   case ITEM_FORGET:
-    /* Its node goes with the next checkpoint, as if it were still dying. */
+    /* Where it stands in the table of what is being opened others still look for it by id. */
+    disk->is_forgotten = true;
     return 0;
   default:
     return replay_bad_item (replay, "its kind is unknown");

@@ -114,6 +114,7 @@ struct disk {
   uint64_t shrinks_to;              /* bytes; 0: it does not */
   bool is_dying;                    /* deleted: it has no name any more */
   bool is_deleted;                  /* and that is durable: the keeper may free its extents */
+  bool is_forgotten;                /* replay: and that its extents are gone, too */
   struct list link;
 
   /* the keeper's */
@@ -167,7 +168,7 @@ struct commit_request {
 /* See keeper_write_back. */
 struct writeback_request {
   struct waiter *waiter;
-  struct disk *disk;
+  struct disk *disk;                /* NULL: all */
   uint64_t version;                 /* everything published up to here is to be in its place */
   int error;
   struct list link;
@@ -551,7 +552,7 @@ int device_read_each (struct queue *queue, uint64_t place, uint8_t *data, uint64
 int error_set (char **message, int error, const char *format, ...)
   __attribute__ ((format (printf, 3, 4)));
 
-/* --- store.c --- */
+/* --- store.c, promise.c --- */
 
 enum counter {
   COUNTER_READS, COUNTER_WRITES, COUNTER_TRIMS, COUNTER_WRITE_ZEROES, COUNTER_FLUSHES,
@@ -605,13 +606,15 @@ struct store {
   struct list disks;                      /* struct disk, by name */
   struct disk **opening;                  /* the same by id, while it is being opened */
   size_t opening_count, opening_max;
-  unsigned disk_count;
+  _Atomic uint64_t disk_count;            /* dying ones included */
   _Atomic uint64_t next_disk_id;
   unsigned window_blocks;                 /* WINDOW_BLOCKS, less with a tiny cache */
 
   pthread_mutex_t fills_mutex;
   struct list fills;
 
+  _Atomic uint64_t placing;               /* blocks that are being written to places that are not
+                                             in their map yet */
   _Atomic int64_t host_room;              /* blocks that the host could still hold;
                                              see store_promise */
   pthread_mutex_t grow_mutex;
@@ -648,20 +651,32 @@ int store_promise (struct store *store, uint64_t count);
 void store_settle (struct store *store, uint64_t count, uint64_t left);
 /* OP was not promised COUNT blocks (ENOSPC), and holds no range.  OP_MORE: they are there by now.
  * OP_YIELD: they may be at once, when others have settled what they were promised.
- * OP_WAIT: it is woken, by COMMIT or by a discard, when there may be more: what was freed can be used
- * after a commit, and what has lost its other owners can be written in place; *WAITS counts that, and
- * not more than SPACE_WAITS_MAX times for one request.  OP_DONE: nothing of that is on its way. */
+ * OP_WAIT: it is woken, by FILL's commit or write-back or by a discard, when there may be more: what
+ * was freed can be used after a commit, and what has lost its other owners can be written in place;
+ * *WAITS counts that, and not more than SPACE_WAITS_MAX times for one request.  OP_DONE: nothing of
+ * that is on its way. */
 #define SPACE_WAITS_MAX 3
 enum op_next store_wait_space (struct store *store, uint64_t count, unsigned *waits,
-                               struct commit_request *commit, struct op *op);
+                               struct fill *fill, struct op *op);
 /* Whether what is written to the first blocks of EXTENT, a part of a map or of a hole, goes to a
  * new place: it has none, or not for itself alone.  EXTENT is clipped to those blocks of which the
  * answer is true. */
 bool store_needs_space (struct store *store, struct extent *extent);
 /* How much the host has left; once per tick. */
 void store_look_at_host (struct store *store);
-/* How full the store is: of its capacity, or of what the host can still hold, whichever is the
- * fuller.  100 only when nothing is left. */
+/* Whether there are places for MORE nodes, and for what BLOCKS that are mapped one by one may add.
+ * What comes first is left some: deallocating before writing, that before new disks.  FIT_LATER:
+ * if nothing were dirty. */
+enum node_use { NODES_FOR_HOLES, NODES_FOR_DATA, NODES_FOR_DISKS };
+enum node_room { NODES_FIT, NODES_FIT_LATER, NODES_DO_NOT_FIT };
+enum node_room store_node_room (struct store *store, uint64_t more, uint64_t blocks,
+                                enum node_use use);
+/* OP_WAIT: OP, which may hold what WAITS_FOR_WRITE_BACK may, is woken when all that is dirty now has
+ * been written back. */
+enum op_next store_wait_nodes (struct store *store, struct writeback_request *request,
+                               struct op *op);
+/* How full the store is: of its capacity, of nodes, or of what the host can still hold, whichever is
+ * the fullest.  100 only when nothing is left. */
 unsigned store_full_percent (struct store *store);
 /* Makes sure the file is at least END blocks long. */
 int store_grow (struct store *store, uint64_t end);

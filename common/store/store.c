@@ -58,103 +58,6 @@ store_grow (struct store *store, uint64_t end)
   return error;
 }
 
-/* Blocks of the host's file system that a sparse file must leave alone: its journal and nodes, and
- * what others write between two looks, have to fit too. */
-#define STORE_HOST_MARGIN (16 * MIB / BLOCK_SIZE)
-
-void
-store_look_at_host (struct store *store)
-{
-  uint64_t free = device_host_free (store->device);
-  struct space_counts counts;
-
-  if (free == UINT64_MAX) {
-    atomic_store (&store->host_room, INT64_MAX / 2);
-    return;
-  }
-  /* What is promised already will be taken.  What is free here and not passed down yet is left out:
-   * after a crash nobody knows what of it the host still holds. */
-  space_get_counts (store->space, &counts);
-  atomic_store (&store->host_room, (int64_t) (free / BLOCK_SIZE)
-                                     - (int64_t) (counts.reserved + STORE_HOST_MARGIN));
-}
-
-static unsigned
-percent_of (uint64_t taken, uint64_t left)
-{
-  return left == 0 ? 100 : MIN (99, (double) taken * 100 / ((double) taken + left));
-}
-
-unsigned
-store_full_percent (struct store *store)
-{
-  int64_t host = atomic_load (&store->host_room);
-  struct space_counts counts;
-  uint64_t taken;
-  unsigned percent = 0;
-
-  space_get_counts (store->space, &counts);
-  taken = counts.used + counts.reserved;
-  if (from_le64 (store->superblock.capacity) != 0)
-    percent = percent_of (taken, counts.free - MIN (counts.free, counts.reserved)
-                                   + counts.pending + counts.discarding);
-  if (host < INT64_MAX / 4)
-    percent = MAX (percent, percent_of (taken, MAX (host, 0)));
-  return percent;
-}
-
-int
-store_promise (struct store *store, uint64_t count)
-{
-  int error = 0;
-
-  if (count == 0)
-    return 0;
-  if (atomic_fetch_sub (&store->host_room, count) < (int64_t) count)
-    error = -ENOSPC;
-  if (error == 0)
-    error = space_reserve_unsettled (store->space, count);
-  if (error != 0)
-    atomic_fetch_add (&store->host_room, count);
-  return error;
-}
-
-void
-store_settle (struct store *store, uint64_t count, uint64_t left)
-{
-  if (left > 0) {
-    space_unreserve (store->space, left);
-    atomic_fetch_add (&store->host_room, left);
-  }
-  if (count > 0)
-    space_settle (store->space, count);
-}
-
-enum op_next
-store_wait_space (struct store *store, uint64_t count, unsigned *waits,
-                  struct commit_request *commit, struct op *op)
-{
-  int64_t host = atomic_load (&store->host_room);
-  struct space_counts counts;
-
-  space_get_counts (store->space, &counts);
-  if (counts.free >= counts.reserved + count && host >= (int64_t) count)
-    return OP_MORE;
-  if (counts.unsettled > 0 && counts.free + counts.unsettled >= counts.reserved + count
-      && host + (int64_t) counts.unsettled >= (int64_t) count)
-    return OP_YIELD;
-  if ((counts.pending == 0 && counts.discarding == 0 && counts.unshared == 0)
-      || *waits == SPACE_WAITS_MAX)
-    return OP_DONE;
-  ++*waits;
-  op_expect (op);
-  if (counts.pending == 0 && counts.unshared == 0 && keeper_wait_discard (store, &op->waiter))
-    return OP_WAIT;
-  *commit = (struct commit_request) { .disk = NULL };
-  commit_join (store, commit, op);
-  return OP_WAIT;
-}
-
 struct format_node_identity
 store_identity (struct store *store, uint32_t leaf_kind, uint32_t inner_kind, uint64_t owner,
                 uint64_t sequence)
@@ -471,13 +374,6 @@ store_abandon (struct store *store)
   keeper_stop_thread (store);
   store->is_abandoned = true;
   store_free (store, false);
-}
-
-bool
-store_needs_space (struct store *store, struct extent *extent)
-{
-  return extent->state == EXTENT_HOLE
-         || !space_is_private (store->space, extent->place, &extent->length);
 }
 
 /* --- facts --- */

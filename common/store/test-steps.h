@@ -36,13 +36,10 @@ static struct sim_image *image;
 static struct store *store;
 static struct context *context;
 
-/* The device, with an empty store that has ROOM blocks for data; 0: as many as it likes. */
+/* The device, with an empty store. */
 static inline void
-image_make (uint64_t room)
+image_make_as (const struct store_geometry *geometry)
 {
-  struct store_geometry geometry = {
-    .group_blocks = 4096, .meta_blocks = 256, .journal_half_blocks = 64,
-  };
   static const uint8_t uuid[16] = { 4, 2 };
   struct sim_options options
     = { .seed = random_number (), .length = 1024, .length_max = LENGTH_MAX };
@@ -50,16 +47,27 @@ image_make (uint64_t room)
   struct device *device;
   char *error = NULL;
 
-  if (room > 0)
-    geometry.capacity
-      = geometry.meta_blocks + JOURNAL_HALVES * geometry.journal_half_blocks + room;
   snprintf (arena_path, sizeof arena_path, "%s/lacuna-test-steps-%d",
             parent != NULL ? parent : "/dev/shm", (int) getpid ());
   unlink (arena_path);
   image = sim_image_create (&options);
   device = sim_device_create (image);
-  assert_int_equal (store_init_device (device, &geometry, uuid, &error), 0);
+  assert_int_equal (store_init_device (device, geometry, uuid, &error), 0);
   device_close (device);
+}
+
+/* With ROOM blocks for data; 0: as many as it likes. */
+static inline void
+image_make (uint64_t room)
+{
+  struct store_geometry geometry = {
+    .group_blocks = 4096, .meta_blocks = 256, .journal_half_blocks = 64,
+  };
+
+  if (room > 0)
+    geometry.capacity
+      = geometry.meta_blocks + JOURNAL_HALVES * geometry.journal_half_blocks + room;
+  image_make_as (&geometry);
 }
 
 static inline void

@@ -340,6 +340,7 @@ writeback_allocate (struct store *store, struct disk *disk, uint64_t block, uint
 {
   struct writeback_piece piece = { .disk = disk, .is_new = true, .is_moved = is_moved };
 
+  atomic_fetch_add (&store->placing, count);
   for (uint32_t done = 0; done < count; done += piece.count) {
     uint64_t goal = writeback_goal (store, disk, block + done, count - done);
 
@@ -606,6 +607,7 @@ writeback_publish (struct store *store)
     }
   for (uint32_t r = 0; r < writeback->run_count; r++)
     range_lock_release (&writeback->runs[r].disk->range_lock, &writeback->runs[r].range, &wake);
+  atomic_store (&store->placing, 0);
   journal_unreserve (&store->journal, writeback->tail_bytes, &wake);
   writeback->tail_bytes = 0;
   op_count (&store->keeper.op, COUNTER_WRITEBACK_BLOCKS, blocks);

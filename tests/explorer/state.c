@@ -973,7 +973,7 @@ static const struct {
   { "writeback", sizeof (struct writeback), 8520 },
   { "checkpoint", sizeof (struct checkpoint), 632 },
   { "keeper", sizeof (struct keeper), 9856 },
-  { "store", sizeof (struct store), 16720 },
+  { "store", sizeof (struct store), 16728 },
   { "btree", sizeof (struct btree), 80 },
 };
 

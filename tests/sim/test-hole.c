@@ -39,7 +39,7 @@ static struct world *world;
 static void *(*beside_fill) (void *);    /* what runs before cache_fill_begin of block 0, */
 static void *(*beside_submit) (void *);  /* and before a READ is submitted */
 static bool is_freeing;         /* for what is freed */
-static bool is_refused;         /* a promise */
+static unsigned refusals;       /* of promises, one after the other */
 static bool is_over;            /* a promise is more than is needed */
 
 /* The store is abandoned at the end, as a kill does: what it had is lost, not leaked. */
@@ -269,8 +269,8 @@ write_last_block (void *arg)
 static int
 promised (int error)
 {
-  is_refused = error != 0;
-  if (is_over && !is_refused) {
+  refusals = error != 0 ? refusals + 1 : 0;
+  if (is_over && error == 0) {
     is_over = false;
     let_second_run (write_last_block);
   }
@@ -300,7 +300,8 @@ void __wrap_space_get_counts (struct space *space, struct space_counts *counts);
 void
 __wrap_space_get_counts (struct space *space, struct space_counts *counts)
 {
-  if (is_freeing && is_refused) {
+  /* Of the rough count and of the exact one. */
+  if (is_freeing && refusals == 2) {
     is_freeing = false;
     let_second_run (free_block);
   }

@@ -143,7 +143,10 @@ admin_done (struct admin *done)
     disk->shrunk = world->now;
   if (done->op.error == -EBUSY && done->kind == ADMIN_DELETE)
     return;
-  if (done->op.error == -ENOMEM && world->is_starved) {
+  if ((done->op.error == -ENOMEM && world->is_starved)
+      || (done->op.error == -ENOSPC && world->options.is_tight
+          && (done->kind == ADMIN_CREATE || done->kind == ADMIN_CLONE
+              || done->kind == ADMIN_INSERT))) {
     if (admin->change != 0 && !is_shift (done->kind))
       oracle_end (&disk->oracle, admin->change, admin->size, disk->size - admin->size, false, false,
                   world->now);
