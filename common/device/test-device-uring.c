@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -447,6 +448,35 @@ test_forked (void **state)
   assert_int_equal (device_open (path, 0, 0, &f->device), 0);
 }
 
+/* What I/O may read and fill stays locked until a queue's last I/O has ended, whoever else has closed
+ * it.  (That this is so for a process that was killed needs root: tests/test-late-io.py.) */
+static void
+test_keep_memory (void **state)
+{
+  struct fixture *f = *state;
+  char memory[80];
+  struct queue *queue;
+  int fd, other;
+
+  snprintf (memory, sizeof memory, "%s.memory", path);
+  fd = open (memory, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  other = open (memory, O_RDWR | O_CLOEXEC);
+  assert_true (fd >= 0 && other >= 0);
+  assert_int_equal (unlink (memory), 0);
+  assert_int_equal (flock (fd, LOCK_EX | LOCK_NB), 0);
+  device_keep_memory (f->device, fd);
+  queue = queue_create (f->device);
+  assert_non_null (queue);
+  device_keep_memory (f->device, -1);
+  close (fd);
+  assert_int_equal (flock (other, LOCK_EX | LOCK_NB), -1);
+  assert_int_equal (errno, EWOULDBLOCK);
+  queue_destroy (queue);
+  /* The kernel takes its time with that; a test that waits for ever is ended. */
+  assert_int_equal (flock (other, LOCK_EX), 0);
+  close (other);
+}
+
 static void
 test_wrong_paths (void **state)
 {
@@ -506,6 +536,7 @@ main (void)
     cmocka_unit_test_setup_teardown (test_buffered, set_up, tear_down),
     cmocka_unit_test_setup_teardown (test_lock, set_up, tear_down),
     cmocka_unit_test_setup_teardown (test_forked, set_up, tear_down),
+    cmocka_unit_test_setup_teardown (test_keep_memory, set_up, tear_down),
     cmocka_unit_test_setup_teardown (test_wrong_paths, set_up, tear_down),
     cmocka_unit_test_setup_teardown (test_too_big, set_up, tear_down),
   };
