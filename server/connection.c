@@ -56,21 +56,13 @@ connection_close (struct connection *connection)
   connection->transport.class = NULL;
 }
 
-static void
-leave_handshake (struct connection *connection, enum connection_state state)
-{
-  if (connection->state == CONNECTION_HANDSHAKE)
-    admission_end_handshake (server_of (connection), &connection->identity);
-  connection->state = state;
-}
-
 /* The client cannot be answered any more. */
 static void
 connection_die (struct connection *connection)
 {
   if (connection->state == CONNECTION_DEAD || connection->state == CONNECTION_SYNCING)
     return;
-  leave_handshake (connection, CONNECTION_DEAD);
+  connection->state = CONNECTION_DEAD;
   transmit_drop_incoming (connection);
   reply_drop (connection);
   connection_close (connection);
@@ -236,6 +228,12 @@ set_reading (struct connection *connection, bool is_wanted)
     ev_io_stop (connection->worker->loop, &connection->read_watcher);
     return;
   }
+  /* What TLS has received may have to be answered first, by a client that takes nothing. */
+  if (connection->transport.wants_write) {
+    ev_io_stop (connection->worker->loop, &connection->read_watcher);
+    ev_io_start (connection->worker->loop, &connection->write_watcher);
+    return;
+  }
   ev_io_start (connection->worker->loop, &connection->read_watcher);
   if (has_more (connection))
     connection_changed (connection);
@@ -244,7 +242,7 @@ set_reading (struct connection *connection, bool is_wanted)
 static void
 begin_draining (struct connection *connection)
 {
-  leave_handshake (connection, CONNECTION_DRAINING);
+  connection->state = CONNECTION_DRAINING;
   set_reading (connection, false);
   transmit_drop_incoming (connection);
 }
@@ -277,8 +275,6 @@ advance_tls (struct connection *connection)
     if (error == 0) {
       error = transport_identify_tls (transport, &connection->identity);
       connection->security = SECURITY_TLS;
-    } else if (error == -EAGAIN && transport->wants_write) {
-      ev_io_start (connection->worker->loop, &connection->write_watcher);
     }
   }
   if (error == -EAGAIN) {
@@ -310,7 +306,8 @@ advance_handshake (struct connection *connection)
   } while (result <= NEGOTIATE_STARTTLS && has_output (connection));
 
   if (result == NEGOTIATE_DONE) {
-    leave_handshake (connection, CONNECTION_TRANSMISSION);
+    admission_end_handshake (server_of (connection), &connection->identity);
+    connection->state = CONNECTION_TRANSMISSION;
     set_reading (connection, false);
     ev_io_stop (connection->worker->loop, &connection->write_watcher);
     workers_hand_over (connection);
@@ -355,7 +352,9 @@ advance_transmission (struct connection *connection)
 static void
 connection_free (struct connection *connection)
 {
-  leave_handshake (connection, CONNECTION_DEAD);
+  connection->state = CONNECTION_DEAD;
+  if (!connection->disk)
+    admission_end_handshake (server_of (connection), &connection->identity);
   admission_leave (server_of (connection));
   connection_close (connection);
   transmit_drop_incoming (connection);
@@ -384,7 +383,8 @@ connection_end (struct connection *connection)
 void
 connection_advance (struct connection *connection)
 {
-  if (has_more (connection) && ev_is_active (&connection->read_watcher))
+  if ((connection->transport.wants_write && !connection->fence)
+      || (has_more (connection) && ev_is_active (&connection->read_watcher)))
     connection_receive (connection);
   switch (connection->state) {
   case CONNECTION_HANDSHAKE:
@@ -446,11 +446,12 @@ connection_tick (struct connection *connection, double at)
   bool holds_memory = has_output (connection)
                       || (connection->incoming && !connection->waits_for_engine);
 
-  switch (connection->state) {
-  case CONNECTION_HANDSHAKE:
-    if (at - connection->since > HANDSHAKE_SECONDS)
-      connection_die (connection);
+  /* In the handshake, or without taking the last answer to it. */
+  if (!connection->disk && at - connection->since > HANDSHAKE_SECONDS) {
+    connection_die (connection);
     return;
+  }
+  switch (connection->state) {
   case CONNECTION_TRANSMISSION:
     if (rights_were_withdrawn (connection)) {
       log_info ("a client was disconnected: it may do less with its disk now");

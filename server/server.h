@@ -73,7 +73,7 @@ struct transport {
 
   /* TLS. */
   struct ssl_st *ssl;            /* OpenSSL's; NULL: plain */
-  bool wants_write;              /* -EAGAIN: it waits for the socket to be writable */
+  bool wants_write;              /* to receive, it waits for the socket to be writable */
   bool is_corked;                /* TCP waits for more to send */
   bool is_broken;                /* not even a goodbye can be sent */
   bool is_deaf;                  /* nothing can be received */
@@ -97,7 +97,7 @@ bool transport_peer_is_gone (const struct transport *transport);
 
 /* From here on, nothing is sent or received but by TLS.  0 or -ENOMEM. */
 int transport_start_tls (struct transport *transport, struct tls *tls);
-/* To be called until it is 0, whenever the socket is readable or, if WANTS_WRITE, writable.
+/* To be called until it is 0, whenever the socket is readable, or writable if WANTS_WRITE.
  * Negative errno but -EAGAIN: it has failed. */
 int transport_handshake (struct transport *transport);
 /* Who the peer has shown to be.  0 or -ENOMEM. */

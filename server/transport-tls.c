@@ -30,10 +30,7 @@ tls_error (struct transport *transport, int result)
 {
   switch (SSL_get_error (transport->ssl, result)) {
   case SSL_ERROR_WANT_READ:
-    transport->wants_write = false;
-    return -EAGAIN;
   case SSL_ERROR_WANT_WRITE:
-    transport->wants_write = true;
     return -EAGAIN;
   case SSL_ERROR_ZERO_RETURN:
     return 0;
@@ -61,6 +58,7 @@ tls_receive (struct transport *transport, const struct iovec *segments, unsigned
       errno = 0;
       result = SSL_read_ex (transport->ssl, (uint8_t *) segments[i].iov_base + at,
                             segments[i].iov_len - at, &length);
+      transport->wants_write = result != 1 && SSL_want_write (transport->ssl);
       if (result == 1)
         continue;
       transport->has_more = false;
@@ -213,13 +211,13 @@ transport_handshake (struct transport *transport)
   ERR_clear_error ();
   errno = 0;
   result = SSL_accept (transport->ssl);
+  transport->wants_write = result != 1 && SSL_want_write (transport->ssl);
   if (result != 1) {
     result = tls_error (transport, result);
     if (result != -EAGAIN)
       transport->reason = failure_reason (transport->ssl, result);
     return result == 0 ? -ECONNRESET : result;
   }
-  transport->wants_write = false;
   /* Some of what follows may have been read with the handshake. */
   transport->has_more = true;
   if (BIO_get_ktls_send (SSL_get_wbio (transport->ssl)))

@@ -168,6 +168,10 @@ class Server:
         h.connect_unix(self.sock)
         return h
 
+    def ticks(self):
+        """Of the processor's time, what the server has taken."""
+        return sum(map(int, open(f"/proc/{self.pid}/stat").read().rsplit(")", 1)[1].split()[11:13]))
+
     def allocated(self):
         return os.stat(self.path).st_blocks * 512
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a client may cost, before and after it has chosen a disk: time, connections, options, bytes."""
 
+import json
 import os
 import socket
 import ssl
@@ -76,6 +77,18 @@ def test_handshake_deadline():
         except ConnectionError:
             pass
 
+    def no_answers(c):
+        """Leaves in order, but takes no answers: neither those to the options, nor the last one."""
+        leaving = []
+        for count in range(16, 48):
+            d = Wire(f"nbd+unix:///x?socket={names.sock}")
+            d.put(struct.pack(">QII", OPTION_MAGIC, LIST, 0) * count + struct.pack(">QII", OPTION_MAGIC, ABORT, 0))
+            leaving.append(d)
+        deadline = time.monotonic() + 60
+        while json.loads(lacuna("stat", names.path, "--json"))["counters"]["server_connections"] > 0:
+            assert time.monotonic() < deadline, "they are still there"
+            time.sleep(0.1)
+
     def options(c):
         try:
             for i in range(60):
@@ -84,14 +97,16 @@ def test_handshake_deadline():
         except (Closed, ConnectionError):
             pass
 
+    names = Server({f"{i:02}" * 127: MIB for i in range(55)}, "--threads", "1").start()
     taken = {}
     threads = [threading.Thread(target=seconds, args=(start,)) for start in
-               (silence, half_an_option, data_missing, tls_silence, tls_hello_missing, after_tls, drip, options)]
+               (silence, half_an_option, data_missing, tls_silence, tls_hello_missing, after_tls, drip, options, no_answers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(taken) == len(threads), taken
+    names.stop()
     for name, time_taken in taken.items():
         assert HANDSHAKE_SECONDS - 1 < time_taken < 50, (name, time_taken)
 

@@ -3,6 +3,7 @@
 """TLS: who gets in and who does not, by certificate and by key; what holds before and after STARTTLS; new certificates
 without a restart; and real clients."""
 
+import ctypes
 import os
 import random
 import shutil
@@ -233,6 +234,43 @@ def test_real_clients():
                            f"tls-psk={certificates}/alice.psk", "tls-username=alice", "--run", 'nbdinfo --json "$uri"'],
                           check=True, stdout=subprocess.PIPE, text=True).stdout
     assert f'"export-size": {SIZE}' in said, said
+
+
+def test_answers_nobody_takes():
+    """TLS 1.3 lets a client ask again and again for a new key of the server's: one who does, and takes no answer, neither
+    keeps the server busy nor anybody waiting."""
+    libssl = ctypes.CDLL("libssl.so.3")
+    for function in (libssl.TLS_client_method, libssl.SSL_CTX_new, libssl.SSL_new):
+        function.restype = ctypes.c_void_p
+    lax = Server({"disk": SIZE}, "--tls", "require", *with_certificates).start()
+    for is_attached in (False, True):
+        c = plain(lax)
+        c.option(STARTTLS)
+        c.socket.setblocking(True)
+        own = ctypes.c_void_p(libssl.SSL_new(ctypes.c_void_p(libssl.SSL_CTX_new(ctypes.c_void_p(libssl.TLS_client_method())))))
+        assert libssl.SSL_set_fd(own, c.socket.fileno()) == 1 and libssl.SSL_connect(own) == 1
+        if is_attached:
+            data = struct.pack(">QII", OPTION_MAGIC, EXPORT_NAME, 4) + b"disk"
+            assert libssl.SSL_write(own, data, len(data)) == len(data)
+            assert libssl.SSL_read(own, ctypes.create_string_buffer(10), 10) == 10
+        c.socket.setblocking(False)
+        stuck = 0
+        while stuck < 100:
+            if stuck == 0:
+                assert libssl.SSL_key_update(own, 1) == 1
+            if libssl.SSL_do_handshake(own) == 1:
+                stuck = 0
+            else:
+                stuck += 1
+                time.sleep(0.005)
+        before = lax.ticks()
+        time.sleep(1)
+        # What a thread that spins takes is all of a second, or what there is of it.
+        taken = lax.ticks() - before
+        assert taken < 10, f"the server takes {taken} ticks of a second"
+        assert secure(None, at=lax).go()[-1][0] == ACK
+        c.close()
+    lax.stop()
 
 
 def test_reload():
