@@ -281,7 +281,10 @@ keeper_commit_step (struct op *op)
   keeper->commit = (struct commit_request) { .is_seal = keeper->seal_wanted };
   keeper->seal_wanted = false;
   op_expect (op);
-  commit_join (keeper_store (keeper), &keeper->commit, op);
+  if (keeper->is_held)
+    commit_join_items (keeper_store (keeper), &keeper->commit, op);
+  else
+    commit_join (keeper_store (keeper), &keeper->commit, op);
   return OP_WAIT;
 }
 
@@ -510,6 +513,8 @@ keeper_choose (struct store *store)
 {
   struct keeper *keeper = &store->keeper;
 
+  if (keeper->is_held)
+    return keeper_park (keeper);
   if (journal_is_pressed (&store->journal) || keeper->commit_wanted || keeper->seal_wanted)
     keeper_start_commit (store);
   if (keeper_wants_discard (store))
@@ -749,18 +754,21 @@ keeper_checkpoint_now (struct store *store, enum checkpoint_kind kind)
 }
 
 int
-keeper_commit_now (struct store *store)
+keeper_commit_now (struct store *store, bool is_held)
 {
   struct keeper *keeper = &store->keeper;
 
   CHECK (!keeper->has_thread);
   if (journal_start (&store->journal) == journal_end (&store->journal))
     return 0;
+  keeper->is_held = is_held;
   keeper_start_commit (store);
-  for (;;) {
+  while (keeper->is_committing) {
     context_run (keeper->context);
-    if (!keeper->is_committing)
-      return keeper->commit.error;
-    context_wait (keeper->context, -1);
+    if (keeper->is_committing)
+      context_wait (keeper->context, -1);
   }
+  keeper->is_held = false;
+  keeper_kick (store);
+  return keeper->commit.error;
 }

@@ -479,7 +479,6 @@ recovery_adopt (struct store *store, char **error)
 {
   struct arena *arena = store->arena;
   uint32_t *indexes = calloc (arena->frame_count, sizeof *indexes), count = 0;
-  struct space_counts counts;
 
   if (indexes == NULL)
     return error_set (error, -ENOMEM, "there is not enough memory to take over the arena");
@@ -523,6 +522,15 @@ recovery_adopt (struct store *store, char **error)
     }
   }
   free (indexes);
+  return 0;
+}
+
+/* All promises that were made again can be kept. */
+static int
+recovery_check_room (struct store *store, char **error)
+{
+  struct space_counts counts;
+
   space_get_counts (store->space, &counts);
   if (counts.reserved > counts.free)
     return error_set (error, -EUCLEAN, "damaged: there is no room for what the journal holds;"
@@ -583,6 +591,21 @@ recovery_new_journal (struct store *store, const struct replay *replay, char **e
   return 0;
 }
 
+/* What the tail has freed may be promised again already: to blocks that a TRIM was about to drop when
+ * the process ended, the item being logged.  Nobody may ask for it before it is free. */
+static int
+recovery_commit (struct store *store, char **error)
+{
+  int result = keeper_commit_now (store, true);
+
+  if (result == 0)
+    result = recovery_check_room (store, error);
+  /* Where there was no room for the tail a checkpoint comes first. */
+  if (result == 0)
+    result = keeper_commit_now (store, false);
+  return result;
+}
+
 static int
 recovery_start (struct store *store, const struct replay *replay, char **error)
 {
@@ -597,6 +620,8 @@ recovery_start (struct store *store, const struct replay *replay, char **error)
   result = commit_init (store);
   if (result == 0)
     result = recovery_adopt (store, error);
+  if (result == 0 && !store->is_resumed)
+    result = recovery_check_room (store, error);
   if (result != 0)
     return result;
   recovery_mark_copies (store, replay);
@@ -618,10 +643,11 @@ recovery_start (struct store *store, const struct replay *replay, char **error)
     return error_set (error, result, "its worker could not be set up: %s", strerror (-result));
   if (store->is_resumed) {
     /* A change to the disks that was not acknowledged yet is seen from now on: it must stay. */
-    result = keeper_commit_now (store);
-    return result == 0 ? 0
-                       : error_set (error, result, "the recovered state could not be made durable:"
-                                    " %s", strerror (-result));
+    result = recovery_commit (store, error);
+    if (result != 0 && *error == NULL)
+      error_set (error, result, "the recovered state could not be made durable: %s",
+                 strerror (-result));
+    return result;
   }
   if (store->is_read_only)
     return 0;

@@ -394,6 +394,7 @@ struct keeper {
   struct op commit_op;              /* commits for the sake of room and age */
   struct commit_request commit;
   bool is_committing;
+  bool is_held;                     /* does nothing but commit */
   struct op discard_op;             /* passes free space down */
   struct op_io discard;
   uint64_t discard_place, discard_length;
@@ -433,8 +434,9 @@ void keeper_write_back_all (struct store *store);
 /* Runs a checkpoint on the keeper's context from this thread, blocking; the keeper's thread is not
  * running. */
 int keeper_checkpoint_now (struct store *store, enum checkpoint_kind kind);
-/* Makes all items durable, likewise. */
-int keeper_commit_now (struct store *store);
+/* Makes all items durable, likewise.  IS_HELD: nothing is allocated meanwhile, and if there is no room
+ * for them without a checkpoint nothing is done. */
+int keeper_commit_now (struct store *store, bool is_held);
 
 /* One batch: begin, then step (on the keeper's op) until OP_DONE; writeback.frame_count tells how
  * many there were (0: nothing to do), writeback.error whether some could not be written. */

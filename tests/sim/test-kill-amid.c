@@ -183,16 +183,23 @@ do_deed (struct world *world, const struct deed *deed)
   return is_ok && world_settle (world);
 }
 
-/* Kills it at its MOMENT-th moment.  *IS_OVER: it ended before that. */
+/* What prepare makes takes so many blocks, with what is promised. */
+#define PREPARED_BLOCKS 12
+
+/* Kills it at its MOMENT-th moment.  *IS_OVER: it ended before that.  IS_FULL: the store has no more
+ * room than what is prepared takes. */
 static bool
-kill_at (const struct deed *deed, bool is_shared, unsigned moment_number, bool *is_over)
+kill_at (const struct deed *deed, bool is_shared, bool is_full, unsigned moment_number,
+         bool *is_over)
 {
   struct world_options options = {
     .seed = 1 + moment_number,
-    .geometry = { .group_blocks = 512, .meta_blocks = 64, .journal_half_blocks = 32 },
+    .geometry = { .group_blocks = 512, .meta_blocks = 64, .journal_half_blocks = 32,
+                  .capacity = is_full ? 64 + 2 * 32 + PREPARED_BLOCKS : 0 },
     .device_blocks = 64, .device_blocks_max = 4096,
     .cache_bytes = 64 * BLOCK_SIZE, .tail_bytes = 16 * KIB, .request_bytes_max = 64 * BLOCK_SIZE,
-    .contexts = 1, .has_arena = true, .is_plain = true, .step_weight = 1, .io_weight = 1,
+    .contexts = 1, .has_arena = true, .is_plain = true, .is_tight = is_full,
+    .step_weight = 1, .io_weight = 1,
   };
   struct world *world = world_create (&options);
   bool is_ok = !world->is_failed && prepare (world, is_shared);
@@ -209,8 +216,8 @@ kill_at (const struct deed *deed, bool is_shared, unsigned moment_number, bool *
   is_ok = is_ok && world_crash (world, CRASH_KILL, 0) && world_verify (world)
           && world_crash (world, CRASH_POWER, 0) && world_verify (world);
   if (!is_ok)
-    printf ("FAIL test-kill-amid: %s%s, moment %u\n", deed->name, is_shared ? " of a clone" : "",
-            moment_number);
+    printf ("FAIL test-kill-amid: %s%s%s, moment %u\n", deed->name, is_shared ? " of a clone" : "",
+            is_full ? " in a full store" : "", moment_number);
   world_destroy (world);
   return is_ok;
 }
@@ -224,12 +231,12 @@ main (void)
   world_log_nothing ();
   world_handle_signals ();
   for (unsigned d = 0; d < ARRAY_COUNT (deeds); d++)
-    for (unsigned is_shared = 0; is_shared < 2; is_shared++) {
+    for (unsigned how = 0; how < 4; how++) {
       bool is_over = false;
 
       for (unsigned at = 1; !is_over; at++, kills++) {
         CHECK (at < MOMENTS_MAX);
-        if (!kill_at (&deeds[d], is_shared, at, &is_over))
+        if (!kill_at (&deeds[d], how & 1, how & 2, at, &is_over))
           return EXIT_FAILURE;
       }
     }
