@@ -141,6 +141,27 @@ disk_stale (struct checker *checker, struct checker_disk *disk, uint8_t *image)
   checker_fix_tell (checker, true, "map of disk '%s': all of it", disk->name);
 }
 
+/* What disks [FIRST, LAST] are is not known, or whether there are any. */
+static void
+disks_lost (struct checker *checker, uint64_t first, uint64_t last)
+{
+  checker->has_damaged_catalogue = true;
+  checker->lost = checker_array_add (checker->lost, &checker->lost_count, &checker->lost_max,
+                                     sizeof *checker->lost);
+  checker->lost[checker->lost_count - 1] = (struct checker_range) { first, last };
+}
+
+bool
+checker_disk_is_lost (struct checker *checker, uint64_t id)
+{
+  if (id >= checker->super.next_disk_id || checker_disk_find (checker, id) != NULL)
+    return false;
+  for (size_t i = 0; i < checker->lost_count; ++i)
+    if (id >= checker->lost[i].first && id <= checker->lost[i].end)
+      return true;
+  return false;
+}
+
 static bool
 disk_entry (struct checker *checker, const struct checker_tree *tree, uint64_t place, uint64_t id,
             uint64_t node_place)
@@ -157,7 +178,7 @@ disk_entry (struct checker *checker, const struct checker_tree *tree, uint64_t p
                   "has disk %" PRIu64 ", an id that was not given yet", id);
   snprintf (consequence, sizeof consequence, "disk %" PRIu64 " is lost", id);
   if (!checker_node_load (checker, where, KIND_DISK, id, NULL, consequence, image)) {
-    checker->has_damaged_catalogue = true;
+    disks_lost (checker, id, id);
     checker_fix_tell (checker, true, "disk node at place %" PRIu64 ": left out; %s", node_place,
                       consequence);
     return false;
@@ -213,6 +234,7 @@ checker_disks (struct checker *checker)
     .entry = disk_entry,
     .lost = catalogue_lost,
     .is_damaged = &checker->has_damaged_catalogue,
+    .dropped = disks_lost,
   };
 
   checker_root_fix (checker, &checker->super.catalogue,

@@ -170,6 +170,8 @@ struct checker {
   size_t disk_count, disk_max;
   size_t disk_last;                /* found last */
   bool has_damaged_catalogue;      /* there may be more disks */
+  struct checker_range *lost;      /* the ids that they may have, the last ones included */
+  size_t lost_count, lost_max;
   bool has_damaged_shared;
   struct checker_shared *shared;
   size_t shared_count, shared_max;
@@ -282,6 +284,8 @@ struct checker_tree {
   void (*lost) (struct checker *checker, const struct checker_tree *tree, uint64_t low,
                 uint64_t high, char *consequence, size_t size);
   bool *is_damaged;                /* set if any of it cannot be read */
+  /* The keys [low, high] cannot be read; NULL: nobody wants to know. */
+  void (*dropped) (struct checker *checker, uint64_t low, uint64_t high);
   void *arg;                       /* for entry */
 };
 
@@ -312,6 +316,8 @@ void checker_maps (struct checker *checker, bool is_replayed);
 size_t checker_map_now (struct checker *checker, struct checker_disk *disk, uint64_t first,
                         uint64_t end, struct checker_change **pieces);
 struct checker_disk *checker_disk_find (struct checker *checker, uint64_t id);
+/* Whether there may have been such a disk in what of the catalogue, and of disk nodes, cannot be read. */
+bool checker_disk_is_lost (struct checker *checker, uint64_t id);
 /* NULL, or what is wrong with a name. */
 const char *checker_name_fault (const uint8_t *name, size_t length);
 /* The living disk with this name, other than EXCEPT; NULL: none. */

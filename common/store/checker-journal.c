@@ -121,15 +121,17 @@ record_judge_position (struct checker *checker, const struct chain *chain,
                   most);
 }
 
-/* Whether a record is about a disk that cannot be read: it could not be replayed then. */
+/* Whether a record is about a disk that cannot be read: it could not be replayed then.  (It may well be
+ * about one that has been forgotten since.) */
 static bool
 record_is_orphan (struct checker *checker, const uint8_t *items, size_t bytes)
 {
   for (size_t at = 0; at + 40 <= bytes;) {
-    uint64_t disk = checker_u64 (items + at + 8);
     size_t length = checker_u16 (items + at + 2);
+    bool is_clone = checker_u16 (items + at) == CHECKER_CLONE && at + 48 <= bytes;
 
-    if (disk < checker->super.next_disk_id && checker_disk_find (checker, disk) == NULL)
+    if (checker_disk_is_lost (checker, checker_u64 (items + at + 8))
+        || (is_clone && checker_disk_is_lost (checker, checker_u64 (items + at + 40))))
       return true;
     if (length < 40)
       return false;

@@ -328,11 +328,13 @@ leaf_walk (struct checker *checker, const struct checker_tree *tree, const struc
 /* What cannot be read is left out. */
 static struct checker_pointer
 branch_drop (struct checker *checker, const struct checker_tree *tree,
-             struct checker_where where, const char *consequence)
+             const struct branch *branch, struct checker_where where, const char *consequence)
 {
   const char *name = where.disk != NULL ? where.disk->name : "";
 
   *tree->is_damaged = true;
+  if (tree->dropped != NULL)
+    tree->dropped (checker, branch->low, branch->high);
   checker_fix_tell (checker, true, "%s at place %" PRIu64 "%s%s%s: left out; %s", where.structure,
                     where.place, *name != '\0' ? " of disk '" : "", name,
                     *name != '\0' ? "'" : "", consequence);
@@ -361,11 +363,11 @@ branch_walk (struct checker *checker, const struct checker_tree *tree,
 
   tree->lost (checker, tree, branch->low, branch->high, consequence, sizeof consequence);
   if (!node_load (checker, where, &expected, consequence, image))
-    return branch_drop (checker, tree, where, consequence);
+    return branch_drop (checker, tree, branch, where, consequence);
   fault = node_fault (tree, branch, image);
   if (fault != NULL) {
     checker_find (checker, CHECKER_DAMAGE, where, consequence, "%s", fault);
-    return branch_drop (checker, tree, where, consequence);
+    return branch_drop (checker, tree, branch, where, consequence);
   }
   if (checker_u16 (image + 4) > 0)
     return children_walk (checker, tree, branch, image);

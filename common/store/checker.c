@@ -61,6 +61,7 @@ static void
 checker_free (struct checker *checker)
 {
   free (checker->disks);
+  free (checker->lost);
   free (checker->shared);
   free (checker->counted);
   free (checker->nodes.slots);

@@ -423,6 +423,39 @@ run_kill (bool loses)
   return report (loses ? "killed, with changes" : "killed, without changes", 1, is_ok);
 }
 
+/* The journal begins with an item of a disk that was deleted and forgotten long ago, which is no reason
+ * to give the rest up when it is another one that is lost.  But where that one has been cloned since,
+ * it is. */
+static bool
+run_forgotten (bool is_cloned)
+{
+  struct world *world = world_create (&options), *clone;
+  struct victim victim;
+  bool is_ok = true;
+
+  for (unsigned d = 0; d < 3 && is_ok; d++)
+    is_ok = world_create_disk (world, d, 100 * BLOCK_SIZE) && world_settle (world)
+            && write_blocks (world, d, 0, 20);
+  is_ok = is_ok && world_reopen (world) && world_delete_disk (world, SHARER)
+          && world_settle (world) && checkpoint (world) && checkpoint (world);
+  CHECK (is_ok && disk_find_id (world->store, 2) == NULL);
+  is_ok = write_blocks (world, OTHER, 5, 3) && flush (world, OTHER);
+  if (is_cloned)
+    is_ok = is_ok && world_clone_range (world, LOST, 0, 9 * BLOCK_SIZE, OTHER, 50 * BLOCK_SIZE)
+            && world_settle (world);
+  clone = world_clone (world, 1);
+  sim_crash (clone->image, SIM_POWER);
+  lose (clone, find (world, LOST)->node_place, &victim);
+  clone->disks[LOST].exists = clone->disks[LOST].is_damaged = false;
+  clone->disks[OTHER].exists = !is_cloned;
+  is_ok = is_ok && finds_nothing (clone, true) && world_open (clone)
+          && world_read_all (clone, CRASH_POWER) && world_verify (clone);
+  world_destroy (clone);
+  world_destroy (world);
+  return report (is_cloned ? "repaired, with a clone" : "repaired, with a journal of others", 1,
+                 is_ok);
+}
+
 /* --- the table --- */
 
 /* The newest superblock of a closed store, and where its first copy lies. */
@@ -539,6 +572,6 @@ main (int argc, char **argv)
     world_log_nothing ();
   world_handle_signals ();
   return run_closed () & run_cut (false) & run_cut (true) & run_kill (false) & run_kill (true)
-             & run_two_leaves () & run_table ()
+             & run_two_leaves () & run_forgotten (false) & run_forgotten (true) & run_table ()
            ? 0 : 1;
 }
