@@ -126,6 +126,30 @@ init_check_empty (struct device *device, const struct device_info *info, bool fo
                                     " of it, and all that is in it is lost");
 }
 
+/* Zeros where the journal will be.  A file system gives a file its blocks when they are written first,
+ * and notes that on the device, with a flush of its own: it would come on top of that of each
+ * commit, until the journal has been gone through once. */
+static int
+init_journal_blocks (struct device *device, const struct store_geometry *geometry, char **error)
+{
+  uint64_t place = geometry->meta_blocks;
+  uint64_t end = place + JOURNAL_HALVES * geometry->journal_half_blocks, length;
+  uint8_t *zeros = aligned_alloc (BLOCK_SIZE, MIB);
+  struct queue *queue = queue_create (device);
+  int result = zeros == NULL || queue == NULL ? -ENOMEM : device_grow (device, end);
+
+  if (result == 0)
+    memset (zeros, 0, MIB);
+  for (; place < end && result == 0; place += length) {
+    length = MIN (end - place, MIB / BLOCK_SIZE);
+    result = device_do (queue, IO_WRITE, place, zeros, length);
+  }
+  if (queue != NULL)
+    queue_destroy (queue);
+  free (zeros);
+  return result != 0 ? error_set (error, result, "%s", strerror (-result)) : 0;
+}
+
 int
 store_init (const char *path, uint64_t capacity, bool force, char **error)
 {
@@ -162,7 +186,10 @@ store_init (const char *path, uint64_t capacity, bool force, char **error)
     result = init_check_empty (device, &info, force, error);
   if (result == 0) {
     init_geometry (info.is_block_device ? info.length : capacity / BLOCK_SIZE, &geometry);
-    result = store_init_device (device, &geometry, uuid, error);
+    if (!info.is_block_device)
+      result = init_journal_blocks (device, &geometry, error);
+    if (result == 0)
+      result = store_init_device (device, &geometry, uuid, error);
   }
   device_close (device);
   if (result != 0 && is_new)
