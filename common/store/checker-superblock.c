@@ -216,14 +216,15 @@ geometry_fault (const struct checker *checker)
   uint64_t half = s->journal_half_blocks;
 
   if (s->group_blocks == 0 || (s->group_blocks & (s->group_blocks - 1)) != 0
-      || s->group_blocks > CHECKER_PLACE_END)
-    return "group_blocks is no power of 2";
+      || s->group_blocks > CHECKER_GROUP_MAX)
+    return "group_blocks is no power of 2, or too large";
   if (s->meta_blocks < 16 || (s->meta_blocks & (s->meta_blocks - 1)) != 0
       || s->meta_blocks >= s->group_blocks)
     return "meta_blocks is out of its limits";
-  if (s->journal_place < s->meta_blocks || s->journal_place >= s->group_blocks || half < 2
-      || half > (s->group_blocks - s->journal_place) / 2)
+  if (s->journal_place != s->meta_blocks || half > (s->group_blocks - s->journal_place) / 2)
     return "the journal does not lie behind the meta area within group 0";
+  if (half < CHECKER_HALF_MIN)
+    return "the journal is too short";
   if (s->capacity > CHECKER_PLACE_END
       || (s->capacity != 0 && s->capacity <= s->journal_place + 2 * half))
     return "the capacity is out of its limits";

@@ -244,8 +244,11 @@ node_fault (const struct checker_tree *tree, const struct branch *branch, const 
   if (count > (is_leaf ? CHECKER_LEAF_MAX : CHECKER_INNER_MAX))
     return "has more entries than it can hold";
   for (unsigned i = 0; i < count; ++i) {
-    uint64_t key = entry_key (tree, image + CHECKER_NODE_HEADER + i * size);
+    const uint8_t *at = image + CHECKER_NODE_HEADER + i * size;
+    uint64_t key = entry_key (tree, at);
 
+    if (!is_leaf && key != checker_u64 (at))
+      return "its keys have bits set that must be clear";
     if (i > 0 && key <= before)
       return "its keys do not ascend";
     if (key < branch->low || key > branch->high)
