@@ -28,14 +28,23 @@ import servers     # noqa: E402
 KIB = 1024
 
 
+class ManyExtents(servers.Lacuna):
+    """Begins with extents of a block each and holes between them: mapped in memory, and not written, so that ten million
+    take seconds (opening.c)."""
+
+    def make(self, size):
+        subprocess.run([os.path.join(self.bench.options.build, "tests/bench/opening"), self.file, str(size // (8 * KIB)),
+                        "make"], check=True, stdout=subprocess.DEVNULL)
+
+
 class Growth:
     def __init__(self, run):
         self.run = run
         self.figures = {}        # {figure: [(number, value)]}
 
     @contextlib.contextmanager
-    def server(self, size):
-        server = servers.Lacuna(self.run)
+    def server(self, size, kind=servers.Lacuna):
+        server = kind(self.run)
         server.cache = "128M"
         try:
             server.create(size)
@@ -57,19 +66,17 @@ class Growth:
             costs.append((server.cpu_seconds() - before) * 1e6 / result["requests_in_all"])
         return min(costs)
 
-    def fill(self, server, extents):
-        """Extents of a block each, with holes between them; not written, so that none costs the device a write."""
-        self.run.load(server, "-b", "4k", "-s", "8k", "-q", "128", "-n", str(extents), "--sequential", "--no-hole",
-                      "zeroes")
-
-    def extents(self, count):
-        size = max(count * 8 * KIB, 1 << 20)
-        with self.server(size) as server:
+    def empty(self):
+        """Memory of a server that has nothing."""
+        with self.server(1 << 20) as server:
             server.start("same")
             self.run.load(server, "-n", "1", "--zeros", "read")
-            empty = server.memory()
-            self.fill(server, count)
-            server.stop()
+            return server.memory()
+
+    def extents(self, count):
+        size = count * 8 * KIB
+        empty = self.empty()
+        with self.server(size, ManyExtents) as server:
             began = time.monotonic()
             server.start("same")
             self.run.load(server, "-n", "1", "--zeros", "read")
@@ -85,10 +92,11 @@ class Growth:
                                 "status"))
             self.note("WRITE_ZEROES 4k anywhere, CPU us", count,
                       self.cost(server, *requests[:-1], "50000", "--no-hole", "zeroes"))
-            length = size // 16 // 4096 * 4096       # a request has less than 4 GiB
+            pieces = max(16, -(-size // (2 << 30)))  # a request has less than 4 GiB
+            length = size // pieces // 4096 * 4096
             before = server.cpu_seconds()
-            self.run.load(server, "-b", str(length), "-l", str(16 * length), "-n", "16", "--sequential", "trim",
-                          pin="same")
+            self.run.load(server, "-b", str(length), "-l", str(pieces * length), "-n", str(pieces), "--sequential",
+                          "trim", pin="same")
             if count >= 100_000:
                 self.note("TRIM of all, CPU us per extent", count, (server.cpu_seconds() - before) * 1e6 / count)
 
@@ -109,8 +117,10 @@ class Growth:
 
     def disks(self, count):
         with self.server(64 << 20) as server:
+            server.start("same")
             for number in range(1, count):
                 subprocess.run([self.run.lacuna, "create", server.file, f"disk{number}", str(64 << 20)], check=True)
+            server.stop()
             began = time.monotonic()
             server.start("same")
             self.run.load(server, "-n", "1", "--zeros", "read")
@@ -178,7 +188,7 @@ def main():
     parser = argparse.ArgumentParser(description="Measures how Lacuna's costs grow.")
     parser.add_argument("--build", default=".", help="where it was built")
     parser.add_argument("--dir", default="/var/tmp", help="where disks are made")
-    parser.add_argument("--extents", type=int, default=1_000_000, help="up to so many; 10,000,000 take half an hour")
+    parser.add_argument("--extents", type=int, default=10_000_000, help="up to so many")
     parser.add_argument("--connections", type=int, default=1000, help="up to so many")
     parser.add_argument("--disks", type=int, default=1000, help="up to so many")
     parser.add_argument("--output", default="growth", help="RESULT: what is written is RESULT.json, .txt, .svg")

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* opening.c - how long it takes to open a store with very many extents, and what that takes in memory.
  *
- *   opening STORE [EXTENTS]
+ *   opening STORE [EXTENTS [make]]
  *
  * Makes STORE, a sparse file that must not be there, with one disk of EXTENTS extents (10^7) of one
  * block each, no two of which touch: 160 MB of nodes, in two copies, and no data.  The map is made in
- * memory, and written by the checkpoint of closing.  Then, each beginning with nothing of the file
+ * memory, and written by the checkpoint of closing.  With "make" that is all, and the file stays (for
+ * growth.py).  Then, each beginning with nothing of the file
  * cached:
  *
  *   read     the nodes' first copies are read, in the order of their places, in runs
@@ -269,14 +270,16 @@ main (int argc, char **argv)
   struct store *store;
   struct lap begun;
 
-  if (argc < 2 || extents == 0) {
-    fprintf (stderr, "usage: opening STORE [EXTENTS]\n");
+  if (argc < 2 || extents == 0 || (argc > 3 && strcmp (argv[3], "make") != 0)) {
+    fprintf (stderr, "usage: opening STORE [EXTENTS [make]]\n");
     return 2;
   }
   path = argv[1];
   begun = lap_begin ();
   make (extents);
   lap_end (begun, "made");
+  if (argc > 3)
+    return 0;
   before = resident ();
   store = time_open (true, "open");
   after = resident ();
