@@ -408,6 +408,8 @@ destroy_queue (struct queue *q)
   struct uring_queue *queue = uring_queue (q);
 
   CHECK (q->in_flight == 0);
+  /* The ring goes later than this returns, but what was registered goes now: it may be much memory. */
+  io_uring_unregister_files (&queue->ring);
   io_uring_queue_exit (&queue->ring);
   free (queue);
 }
