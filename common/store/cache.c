@@ -226,6 +226,21 @@ cache_prefetch (struct cache *cache, uint64_t disk, uint64_t block)
     frame_prefetch (&cache->frames[number - 1]);
 }
 
+void
+cache_prefetch_publish (struct cache *cache, uint64_t disk, uint64_t block,
+                        const struct frame *fresh)
+{
+  uint32_t number = atomic_load_explicit (&cache->buckets[bucket_number (cache, disk, block)],
+                                          memory_order_relaxed);
+
+  frame_prefetch (fresh);
+  __builtin_prefetch (frame_header (cache, fresh), 1);
+  if (number != 0) {
+    frame_prefetch (&cache->frames[number - 1]);
+    __builtin_prefetch (&cache->arena->frames[number - 1], 1);
+  }
+}
+
 struct frame *
 cache_peek (struct cache *cache, uint64_t disk, uint64_t block)
 {

@@ -178,6 +178,11 @@ void cache_put (struct cache *cache, struct frame *frame);
 struct frame *cache_get (struct cache *cache, uint64_t disk, uint64_t block);
 /* The block will be looked for soon: has its frame, if there is one, fetched from memory. */
 void cache_prefetch (struct cache *cache, uint64_t disk, uint64_t block);
+/* FRESH will soon be published as the block's. */
+void cache_prefetch_publish (struct cache *cache, uint64_t disk, uint64_t block,
+                             const struct frame *fresh);
+/* So many blocks ahead, in a loop over many: what memory takes for one is done by then. */
+#define CACHE_AHEAD 8
 /* As get, but not a use (write-back's and block status' look): no frequency; exact: looks under the
  * bucket's lock. */
 struct frame *cache_peek (struct cache *cache, uint64_t disk, uint64_t block);

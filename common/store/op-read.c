@@ -67,8 +67,11 @@ read_hits (struct request *request)
   uint64_t misses = 0;
 
   for (uint32_t i = 0; i < count; i++) {
-    struct frame *frame = cache_get (cache, request->disk->id, first + i);
+    struct frame *frame;
 
+    if (i + CACHE_AHEAD < count)
+      cache_prefetch (cache, request->disk->id, first + i + CACHE_AHEAD);
+    frame = cache_get (cache, request->disk->id, first + i);
     request->frames[i] = frame != NULL ? frame : FRAME_UNKNOWN;
     misses += frame == NULL;
   }

@@ -315,6 +315,9 @@ write_publish_blocks (struct request *request, uint64_t *tokens)
     bool token_taken = false;
     struct write_edge edge;
 
+    if (request->at + CACHE_AHEAD < end)
+      cache_prefetch_publish (store->cache, request->disk->id, block + CACHE_AHEAD,
+                              request->frames[request->at + CACHE_AHEAD]);
     if (write_is_partial (request, request->at, &edge)) {
       struct frame *old;
       enum op_next next = write_find_old (request, request->at, &old);
