@@ -5,6 +5,7 @@
 source "${top_srcdir:-.}/tests/functions.sh"
 
 make_store disk 256M
+"$LACUNA" create "$store" other 1M
 start_server --resize
 "$top_srcdir/tests/conformance" --strict --uri "nbd+unix:///disk?socket=$sock"
 stop_server

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from harness import MIB, Server, lacuna, run_tests, tmp
+from harness import LONG, MIB, Server, lacuna, run_tests, tmp
 from wire import *
 
 HANDSHAKE_SECONDS = 10
@@ -152,6 +152,23 @@ def test_handshakes_of_one_peer():
         assert Wire(uri).go()[-1][0] == ACK
         for c in waiting:
             c.close()
+
+
+def test_stalled():
+    """Who holds memory, and neither sends nor takes anything, goes after two minutes; who is only silent stays."""
+    if not LONG:
+        return
+    silent, reader, writer = Wire(local), Wire(local), Wire(local)
+    for c in (silent, reader, writer):
+        c.go()
+    reader.put(b"".join(request(READ, 0, MIB, cookie=i) for i in range(100)))
+    writer.request(WRITE, 0, MIB, payload=b"half of it")
+    began, deadline = time.monotonic(), time.monotonic() + 200
+    while json.loads(lacuna("stat", server.path, "--json"))["counters"]["server_connections"] > 1:
+        assert time.monotonic() < deadline, "they are still there"
+        time.sleep(0.5)
+    assert time.monotonic() - began > 100
+    assert silent.read(0, 512) == bytes(512)
 
 
 def test_many_requests():

@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 import time
 
 import nbd
@@ -315,6 +316,40 @@ def test_reload():
     assert old.read(0, 3) == b"new"
     reload("have been read again")
     reloaded.stop()
+
+
+def test_reload_beside_handshakes():
+    """Certificates and keys change under those who are in the middle of showing theirs: all get in."""
+    failed, stop = [], threading.Event()
+    busy = Server({"disk": SIZE}, "--tls", "require", *with_both, "--threads", "2").start()
+
+    def come_and_go(connect):
+        try:
+            while not stop.is_set():
+                c = connect()
+                if isinstance(c, Wire):
+                    assert c.go()[-1][0] == ACK and c.read(0, 512) == bytes(512)
+                    c.close()
+                else:
+                    assert c.pread(512, 0) == bytes(512)
+                    c.shutdown()
+                come.append(0)
+        except Exception as error:
+            failed.append(error)
+
+    come = []
+    threads = [threading.Thread(target=come_and_go, args=(connect,)) for connect in
+               (lambda: secure("alice", at=busy), lambda: secure("bob", ssl.TLSVersion.TLSv1_2, busy), lambda: libnbd(busy, user="alice"))]
+    for thread in threads:
+        thread.start()
+    while len(come) < 60 and not failed:
+        os.kill(busy.pid, signal.SIGHUP)
+        time.sleep(0.01)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
+    busy.stop()
 
 
 def test_bad_files_and_options():

@@ -190,6 +190,8 @@ class Wire:
             magic, flags, kind, cookie, length = struct.unpack(">IHHQI", self.get(20))
             assert magic == CHUNK_MAGIC, hex(magic)
         assert length <= (64 << 20) + 8, length
+        assert not flags & ~DONE, f"chunk flags {flags:#x}"
+        assert kind != NONE or (flags & DONE and length == 0), "a chunk of no type with more to come"
         return cookie, flags, kind, self.get(length)
 
     def chunks(self, offset=None, cookie=7):

@@ -21,7 +21,7 @@ ln -s /proc/mounts "$root/etc/mtab"
 # In the order in which they must be loaded: the name begins with a number.
 number=10
 for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci \
-              failover net_failover virtio_net virtio_blk nbd libcrc32c xfs; do
+              failover net_failover virtio_net virtio_blk nbd tls gf128mul ghash-generic ctr gcm libcrc32c xfs; do
   file=$(find "$kernel/modules" -name "$module.ko")
   [ -n "$file" ] || continue   # built in
   cp "$file" "$root/modules/$number-$module.ko"
