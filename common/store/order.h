@@ -9,6 +9,13 @@
  *
  * Not counted: admission, which everything may be waited for with but itself; tail room, which is
  * given back in parts; and the ranges that range_lock_try gives.
+ *
+ * Nor are the gate and the mutexes.  They are a thread's, not an op's, and are let go before the step
+ * ends that took them, so no wait can come between: waiting is what a step returns.  One that returned
+ * with one of them would stop the simulator and the explorer for good, which have one thread for
+ * everything; and in which order threads take them is what ThreadSanitizer watches
+ * (lock-order-inversion) in all that is run under it.  A count of their own would cost each WRITE some
+ * twenty changes of a thread's variable, to find the same.
  */
 #ifndef LACUNA_ORDER_H
 #define LACUNA_ORDER_H
