@@ -83,6 +83,7 @@ commit_init (struct store *store)
                                      + COMMIT_BLOCKS_MAX * sizeof (struct format_item),
                                    BLOCK_SIZE);
   commit->buffer = aligned_alloc (BLOCK_SIZE, commit->buffer_bytes);
+  commit->small_blocks = MIN (COMMIT_SMALL_BLOCKS, commit_frames_max (store) / 2);
   commit->frames = calloc (COMMIT_BLOCKS_MAX, sizeof *commit->frames);
   commit->hash = XXH3_createState ();
   return commit->buffer != NULL && commit->frames != NULL && commit->hash != NULL ? 0 : -ENOMEM;
@@ -202,7 +203,7 @@ commit_tell (struct list *requests, int error)
 uint32_t
 commit_small_blocks (const struct store *store)
 {
-  return MIN (COMMIT_SMALL_BLOCKS, commit_frames_max (store) / 2);
+  return store->commit.small_blocks;
 }
 
 /* At most so many blocks the next record takes, with ITEMS bytes of items. */

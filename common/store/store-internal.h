@@ -57,7 +57,7 @@
 /* Reads in flight for one window. */
 #define WINDOW_IOS 32
 /* FLUSH with at most this many dirty blocks puts them into the record; more are written to their
- * places first.  256 KiB: one sequential write of that size costs hardly more than one of 4 KiB. */
+ * places first.  256 KiB: as measured (make bench-threshold). */
 #define COMMIT_SMALL_BLOCKS 64
 /* Blocks in one record, of all that joined it. */
 #define COMMIT_BLOCKS_MAX 256
@@ -235,6 +235,7 @@ struct commit {
   uint64_t record_blocks;
   uint64_t record_checksum;
   XXH3_state_t *hash;
+  uint32_t small_blocks;            /* COMMIT_SMALL_BLOCKS, less with a tiny journal or cache */
   /* where the next record goes: the running commit's, and the opener's */
   unsigned half;
   uint64_t head;                    /* block in the half */
