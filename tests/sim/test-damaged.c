@@ -17,6 +17,7 @@
  * as any.
  *
  * And the table of shared runs, wrong or with nodes that are gone, can be made anew from the maps.
+ * When the power is cut in the middle of a repair it can be begun again.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -563,6 +564,127 @@ run_table (void)
   return report ("the table of shared runs", places.count, is_ok);
 }
 
+/* --- a repair that is cut off --- */
+
+/* The power is cut with the write that takes LEFT to 0. */
+struct cut {
+  struct sim_image *image;
+  struct random random;
+  unsigned left;
+  struct { uint64_t place; uint8_t before[BLOCK_SIZE]; } unflushed[64];
+  unsigned count;
+};
+
+static int
+cut_read (void *arg, uint64_t place, void *block)
+{
+  return image_read (((struct cut *) arg)->image, place, block);
+}
+
+static int
+cut_flush (void *arg)
+{
+  ((struct cut *) arg)->count = 0;
+  return 0;
+}
+
+/* Each sector that was not flushed is as it was, or not; mostly all of a block. */
+static void
+cut_power (struct cut *cut)
+{
+  while (cut->count-- > 0) {
+    uint8_t block[BLOCK_SIZE];
+    bool is_torn = random_chance (&cut->random, 30), is_lost = random_chance (&cut->random, 50);
+
+    sim_peek (cut->image, cut->unflushed[cut->count].place, block);
+    for (unsigned at = 0; at < BLOCK_SIZE; at += SECTOR_SIZE)
+      if (is_torn ? random_chance (&cut->random, 50) : is_lost)
+        memcpy (block + at, cut->unflushed[cut->count].before + at, SECTOR_SIZE);
+    sim_poke (cut->image, cut->unflushed[cut->count].place, block);
+  }
+  cut->count = 0;
+}
+
+static int
+cut_write (void *arg, uint64_t place, const void *block)
+{
+  struct cut *cut = arg;
+
+  if (cut->left == 0)
+    return -EIO;
+  CHECK (cut->count < ARRAY_COUNT (cut->unflushed));
+  cut->unflushed[cut->count].place = place;
+  sim_peek (cut->image, place, cut->unflushed[cut->count++].before);
+  sim_poke (cut->image, place, block);
+  if (--cut->left > 0)
+    return 0;
+  cut_power (cut);
+  return -EIO;
+}
+
+/* False: it ended before its K-th write. */
+static bool
+repair_until (struct world *world, unsigned k)
+{
+  struct cut cut = { .image = world->image, .random.state = k, .left = k };
+  struct checker_reader reader = {
+    .read = cut_read, .write = cut_write, .flush = cut_flush,
+    .length = world->options.device_blocks_max, .is_growing = true, .arg = &cut,
+  };
+  FILE *out = fopen ("/dev/null", "w");
+
+  CHECK (out != NULL);
+  checker_repair_reader (&reader, out, image_agree, NULL);
+  fclose (out);
+  return cut.left == 0;
+}
+
+/* What is left can be used as before, and repaired as before.  LOST is not judged. */
+static bool
+cut_at (struct world *base, const uint64_t *places, unsigned count, unsigned k, bool *is_over)
+{
+  struct world *world = world_clone (base, k), *other;
+  struct victim victim;
+  bool is_ok;
+
+  for (unsigned i = 0; i < count; i++)
+    lose (world, places[i], &victim);
+  world->disks[LOST].exists = world->disks[LOST].is_damaged = false;
+  *is_over = !repair_until (world, k);
+  other = world_clone (world, k);
+  other->may_refuse = true;
+  is_ok = world_open (other) ? world_read_all (other, CRASH_POWER) && use (other)
+                             : other->is_refused && !other->is_failed;
+  world_destroy (other);
+  is_ok = is_ok && finds_nothing (world, true) && world_open (world)
+          && world_read_all (world, CRASH_POWER) && world_verify (world) && use (world);
+  world_destroy (world);
+  return is_ok;
+}
+
+/* One node of LOST and one of the table at a time, so that maps, table and superblock change. */
+static bool
+run_cut_repair (void)
+{
+  struct world *world = make ();
+  struct places places = places_of_lost (world), table = { .count = 0 };
+  unsigned cuts = 0;
+  bool is_ok;
+
+  btree_visit_places (space_shared_tree (world->store->space), add_place, &table);
+  is_ok = world_close (world);
+  for (unsigned i = 0; i < places.count && is_ok; i++) {
+    uint64_t both[2] = { places.places[i], table.places[i % table.count] };
+    bool is_over = false;
+
+    for (unsigned k = 1; is_ok && !is_over; k++, cuts++)
+      is_ok = cut_at (world, both, 1 + i % 2, k, &is_over);
+  }
+  world_destroy (world);
+  printf ("%s a repair that was cut off, %u times\n", is_ok ? "ok" : "FAIL", cuts);
+  return is_ok;
+}
+
 int
 main (int argc, char **argv)
 {
@@ -573,5 +695,6 @@ main (int argc, char **argv)
   world_handle_signals ();
   return run_closed () & run_cut (false) & run_cut (true) & run_kill (false) & run_kill (true)
              & run_two_leaves () & run_forgotten (false) & run_forgotten (true) & run_table ()
+             & run_cut_repair ()
            ? 0 : 1;
 }
