@@ -10,8 +10,9 @@
  *   unless an arena was taken over: a checkpoint with a new journal (salt) and a
  *     new arena, before anybody is served
  *
- * All this only reads the device until that checkpoint, which overwrites nothing that the old
- * superblock refers to: a crash at any moment leaves the same recovery to be done again.
+ * All this only reads the device (but for a mark on disks that lose something: recovery-damaged.c)
+ * until that checkpoint, which overwrites nothing that the old superblock refers to: a crash at any
+ * moment leaves the same recovery to be done again.
  */
 #include <errno.h>
 #include <inttypes.h>

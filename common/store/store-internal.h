@@ -290,10 +290,6 @@ struct writeback_piece {
   bool is_moved;                    /* and mapped elsewhere before, where a write failed */
   bool was_unwritten;               /* mapped: to be marked as written */
 };
-struct writeback_io {
-  struct op_io io;
-  uint32_t first_segment;
-};
 
 struct writeback {
   int stage;
@@ -309,7 +305,7 @@ struct writeback {
   uint32_t run_count;
   struct writeback_piece *pieces;
   uint32_t piece_count;
-  struct writeback_io *ios;
+  struct op_io *ios;
   uint32_t io_count;
   struct iovec *segments;
   uint32_t segment_count;
@@ -333,7 +329,6 @@ struct checkpoint {
   int stage;
   enum checkpoint_kind kind;
   struct commit_request commit;
-  uint32_t epoch;                   /* copies up to this one must leave the journal */
   uint64_t position;                /* the frozen state holds all items before it */
   uint64_t data_end;                /* and no extent beyond this place */
   uint64_t space_batch;

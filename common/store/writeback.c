@@ -283,22 +283,21 @@ static uint32_t
 writeback_add_block (struct store *store, struct frame *frame, uint64_t place)
 {
   struct writeback *writeback = &store->keeper.writeback;
-  struct writeback_io *last
+  struct op_io *last
     = writeback->io_count > 0 ? &writeback->ios[writeback->io_count - 1] : NULL;
 
-  if (last == NULL || last->io.io.place + last->io.io.length != place
-      || last->io.io.length == WRITEBACK_IO_BLOCKS) {
+  if (last == NULL || last->io.place + last->io.length != place
+      || last->io.length == WRITEBACK_IO_BLOCKS) {
     last = &writeback->ios[writeback->io_count++];
-    last->first_segment = writeback->segment_count;
-    last->io.io = (struct io) {
+    last->io = (struct io) {
       .kind = IO_WRITE,
       .place = place,
       .segments = &writeback->segments[writeback->segment_count],
     };
   }
   writeback->segments[writeback->segment_count++] = (struct iovec) { frame->data, BLOCK_SIZE };
-  last->io.io.length++;
-  last->io.io.segment_count++;
+  last->io.length++;
+  last->io.segment_count++;
   return writeback->io_count - 1;
 }
 
@@ -446,16 +445,16 @@ writeback_place (struct store *store, struct op *op)
     }
   }
   for (uint32_t i = 0; i < writeback->io_count; i++)
-    end = MAX (end, writeback->ios[i].io.io.place + writeback->ios[i].io.io.length);
+    end = MAX (end, writeback->ios[i].io.place + writeback->ios[i].io.length);
   writeback->stage = WRITEBACK_WRITTEN;
   /* A store that has failed has not made durable what a shift has moved: the place of a block, as the
    * map has it, is that of another one on the device. */
   error = store_is_failed (store) ? -EIO : store_grow (store, end);
   for (uint32_t i = 0; i < writeback->io_count; i++)
     if (error != 0)
-      writeback->ios[i].io.io.error = error;
+      writeback->ios[i].io.error = error;
     else
-      op_submit (op, &writeback->ios[i].io);
+      op_submit (op, &writeback->ios[i]);
   return error == 0 && writeback->io_count > 0 ? OP_WAIT : OP_MORE;
 }
 
@@ -548,7 +547,7 @@ writeback_fail_piece (struct store *store, const struct writeback_piece *piece, 
 {
   struct writeback *writeback = &store->keeper.writeback;
   bool has_tokens = piece->is_new && !piece->is_moved;
-  int error = writeback->ios[piece->io].io.io.error;
+  int error = writeback->ios[piece->io].io.error;
 
   piece->disk->write_error = error;
   piece->disk->error_version = cache_version (store->cache);
@@ -586,7 +585,7 @@ writeback_publish (struct store *store)
     /* Both are in order. */
     while (run->first + run->count <= piece->first)
       run++;
-    if (writeback->ios[piece->io].io.io.error != 0 || store_is_failed (store)
+    if (writeback->ios[piece->io].io.error != 0 || store_is_failed (store)
         || disk_reserve_changes (piece->disk, 1, piece->count) != 0)
       writeback_fail_piece (store, piece, &wake);
     else {

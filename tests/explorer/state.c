@@ -691,7 +691,7 @@ put_writeback (struct world *world)
     put (piece->is_new | piece->is_moved << 1 | piece->was_unwritten << 2);
   }
   for (uint32_t i = 0; i < writeback->io_count; i++)
-    put (writeback->ios[i].io.io.error);
+    put (writeback->ios[i].io.error);
   put (writeback->flush.io.error);
   put (writeback->tail_bytes);
   put_commit_request (world, &writeback->commit);
@@ -706,7 +706,6 @@ put_checkpoint (struct world *world)
   put (checkpoint->stage);
   put (checkpoint->kind);
   put_commit_request (world, &checkpoint->commit);
-  put (checkpoint->epoch);
   put (checkpoint->position);
   put (checkpoint->space_batch);
   put_bytes (checkpoint->superblock, BLOCK_SIZE);
