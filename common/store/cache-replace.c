@@ -291,6 +291,8 @@ pool_give (struct pool *pool, struct list *frames, uint32_t count)
   list_for_each (link, frames)
     atomic_store_explicit (&container_of (link, struct frame, queue_link)->queue, QUEUE_POOL,
                            memory_order_relaxed);
+  /* First come those that went last: they are in the processor's caches. */
+  list_splice (frames, &pool->frames);
   list_splice (&pool->frames, frames);
   atomic_fetch_add_explicit (&pool->count, count, memory_order_relaxed);
   mutex_unlock (&pool->mutex);
