@@ -970,9 +970,9 @@ static const struct {
   { "commit", sizeof (struct commit), 4672 },
   { "commit_request", sizeof (struct commit_request), 72 },
   { "writeback", sizeof (struct writeback), 8520 },
-  { "checkpoint", sizeof (struct checkpoint), 632 },
-  { "keeper", sizeof (struct keeper), 9856 },
-  { "store", sizeof (struct store), 16728 },
+  { "checkpoint", sizeof (struct checkpoint), 624 },
+  { "keeper", sizeof (struct keeper), 9848 },
+  { "store", sizeof (struct store), 16720 },
   { "btree", sizeof (struct btree), 80 },
 };
 
