@@ -62,9 +62,15 @@ if [ "$(id -u)" = 0 ] && device=$(losetup --find --show "$store" 2>/dev/null); t
 fi
 all_refused
 
+# holds PATTERN: what was acknowledged is there.
+holds ()
+{
+  qemu-io -f raw "$(uri disk)" -c "read -P $1 0 1M" | tee "$tmp/output"
+  ! grep -q "verification failed" "$tmp/output" || fail "what was acknowledged is lost"
+}
+
 # Nobody was disturbed.
-qemu-io -f raw "$(uri disk)" -c "read -P 7 0 1M" | tee "$tmp/output"
-! grep -q "verification failed" "$tmp/output"
+holds 7
 stop_server
 "$LACUNA" check "$store"
 
@@ -97,8 +103,7 @@ outlived ()
   kill -0 "$child"
   has_nothing "$child"
   start_server
-  qemu-io -f raw "$(uri disk)" -c "read -P 9 0 1M" | tee "$tmp/output"
-  ! grep -q "verification failed" "$tmp/output" || fail "what was acknowledged is lost"
+  holds 9
   stop_server
   kill "$child"
   rm "$tmp/child"
@@ -114,8 +119,7 @@ fails 1 "another version of lacuna has made it" "${serve[@]}" -U "$sock" --run t
 [ "$(sha256sum <"$store")" = "$sum" ] || fail "what was refused has changed the store"
 printf 1 | dd of="$arena_dir/arena" bs=1 seek=7 conv=notrunc status=none
 start_server
-qemu-io -f raw "$(uri disk)" -c "read -P 6 0 1M" | tee "$tmp/output"
-! grep -q "verification failed" "$tmp/output" || fail "what was acknowledged is lost"
+holds 6
 stop_server
 
 run="unset LD_PRELOAD; qemu-io -f raw -c 'write -P 9 0 1M' \"\$uri\"; echo \$\$ >'$tmp/child.new'; mv '$tmp/child.new' '$tmp/child'; exec sleep 1000"
@@ -132,8 +136,7 @@ if command -v nbdkit >/dev/null && [ -e "$LACUNA_PLUGIN" ]; then
   kill -KILL "$(cat "$tmp/pid")"
   has_nothing "$child"
   start_server
-  qemu-io -f raw "$(uri disk)" -c "read -P 9 0 1M" | tee "$tmp/output"
-  ! grep -q "verification failed" "$tmp/output" || fail "what was acknowledged is lost"
+  holds 9
   stop_server
   kill "$child"
   wait "$front" || true
