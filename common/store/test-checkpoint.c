@@ -67,12 +67,6 @@ ignore_request (struct request *request)
 }
 
 static void
-ignore_admin (struct admin *admin)
-{
-  (void) admin;
-}
-
-static void
 begin (struct request *request, enum request_kind kind, unsigned flags, uint64_t block,
        uint64_t count)
 {
@@ -112,21 +106,11 @@ do_request (enum request_kind kind, unsigned flags, uint64_t block, uint64_t cou
 }
 
 static void
-begin_admin (struct admin *admin, enum admin_kind kind, uint64_t block, uint64_t length)
-{
-  admin_init (admin, context, store, kind, "d", ignore_admin);
-  admin->offset = block * BLOCK_SIZE;
-  admin->length = admin->size = length * BLOCK_SIZE;
-  admin->may_shrink = true;
-  admin_start (admin);
-}
-
-static void
 do_admin (enum admin_kind kind, uint64_t block, uint64_t length)
 {
   struct admin admin;
 
-  begin_admin (&admin, kind, block, length);
+  admin_begin (&admin, kind, block, length);
   run ();
   assert_true (is_done (&admin.op));
   assert_int_equal (admin.op.error, 0);
@@ -243,7 +227,7 @@ freed_once (void)
   keeper_want_checkpoint (store);
   while (step_beside ())
     continue;
-  begin_admin (&shrink, ADMIN_RESIZE, 0, 100);
+  admin_begin (&shrink, ADMIN_RESIZE, 0, 100);
   do {
     assert_true (step_beside ());
     space_get_counts (store->space, &counts);
@@ -271,7 +255,7 @@ applied_once (void)
   struct admin collapse;
 
   make_store ();
-  begin_admin (&collapse, ADMIN_COLLAPSE, 50, 10);
+  admin_begin (&collapse, ADMIN_COLLAPSE, 50, 10);
   while ((collapse.op.waiter.holds & HOLD (HOLDS_MAPS_LOCK)) == 0)
     assert_true (step_beside ());
   held = &collapse.op;

@@ -48,22 +48,6 @@ step_others (const struct op *op)
   return true;
 }
 
-static void
-ignore_admin (struct admin *admin)
-{
-  (void) admin;
-}
-
-static void
-admin_begin (struct admin *admin, enum admin_kind kind, uint64_t block, uint64_t length)
-{
-  admin_init (admin, context, store, kind, "d", ignore_admin);
-  admin->offset = block * BLOCK_SIZE;
-  admin->length = admin->size = length * BLOCK_SIZE;
-  admin->may_shrink = true;
-  admin_start (admin);
-}
-
 static int
 admin_run (enum admin_kind kind, uint64_t block, uint64_t length)
 {

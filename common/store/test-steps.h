@@ -130,6 +130,23 @@ steps_crash (enum sim_crash_kind kind)
   image_check ();
 }
 
+static inline void
+ignore_admin (struct admin *admin)
+{
+  (void) admin;
+}
+
+/* On the disk "d"; LENGTH is also the size of one that is made, in blocks. */
+static inline void
+admin_begin (struct admin *admin, enum admin_kind kind, uint64_t block, uint64_t length)
+{
+  admin_init (admin, context, store, kind, "d", ignore_admin);
+  admin->offset = block * BLOCK_SIZE;
+  admin->length = admin->size = length * BLOCK_SIZE;
+  admin->may_shrink = true;
+  admin_start (admin);
+}
+
 /* How many ops can go on; the INDEX-th of them is *OP. */
 static unsigned
 find_ready (unsigned index, struct op **op)
