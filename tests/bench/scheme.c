@@ -27,12 +27,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "../sim/blocking.h"
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "bench-store.h"
 #include "store/test-counter.h"
 
 #define READERS_MAX 2
@@ -396,23 +396,12 @@ measure_all (bool hits, unsigned readers)
 int
 main (int argc, char **argv)
 {
-  struct store_options options = { .arena_path = "off", .cache_bytes = CACHE_BYTES };
   pthread_rwlockattr_t attributes;
-  char path[4096], *error = NULL;
-  int result;
+  char *error = NULL;
 
-  snprintf (path, sizeof path, "%s/lacuna-scheme-%d", argc > 1 ? argv[1] : "/var/tmp", getpid ());
-  options.path = path;
-  result = store_init (path, 0, false, &error);
-  if (result == 0) {
-    result = store_open (&options, &store, &error);
-    unlink (path);
-  }
-  if (result < 0) {
-    fprintf (stderr, "scheme: %s: %s\n", path, error != NULL ? error : strerror (-result));
-    free (error);
+  store = bench_store_open ("scheme", argc > 1 ? argv[1] : NULL, CACHE_BYTES);
+  if (store == NULL)
     return 1;
-  }
   pthread_rwlockattr_init (&attributes);
   pthread_rwlockattr_setkind_np (&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
   pthread_rwlock_init (&rwlock, &attributes);

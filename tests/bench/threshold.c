@@ -19,12 +19,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../sim/blocking.h"
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "bench-store.h"
 #include "store/store-internal.h"
 
 #define ROUNDS 15
@@ -227,23 +227,11 @@ fill (void)
 int
 main (int argc, char **argv)
 {
-  struct store_options options = { .arena_path = "off", .cache_bytes = CACHE_BYTES };
-  char path[4096], *error = NULL;
-  int result;
+  char *error = NULL;
 
-  snprintf (path, sizeof path, "%s/lacuna-threshold-%d", argc > 1 ? argv[1] : "/var/tmp",
-            getpid ());
-  options.path = path;
-  result = store_init (path, 0, false, &error);
-  if (result == 0) {
-    result = store_open (&options, &store, &error);
-    unlink (path);
-  }
-  if (result < 0) {
-    fprintf (stderr, "threshold: %s: %s\n", path, error != NULL ? error : strerror (-result));
-    free (error);
+  store = bench_store_open ("threshold", argc > 1 ? argv[1] : NULL, CACHE_BYTES);
+  if (store == NULL)
     return 1;
-  }
   context = store_context_create (store);
   CHECK (context != NULL);
   run_admin (ADMIN_CREATE);
