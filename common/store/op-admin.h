@@ -59,8 +59,8 @@ enum op_next admin_check_whole (struct admin *admin, const struct disk *disk);
  * more. */
 enum op_next admin_need_nodes (struct admin *admin, uint64_t more, enum node_use use);
 
-/* Waits until what is dirty on DISK (NULL: on all) now is in its place, or REQUEST->error tells that it could not
- * be written; the op goes on with STAGE. */
+/* Waits until what is dirty on DISK (NULL: on all) now is in its place, or REQUEST->error tells that
+ * it could not be written; the op goes on with STAGE. */
 enum op_next admin_write_back (struct admin *admin, struct writeback_request *request,
                                struct disk *disk, int stage);
 
