@@ -12,8 +12,8 @@
 
 /* The largest group whose blocks a 32-bit number counts with room to spare. */
 #define GROUP_BLOCKS_MAX (UINT64_C (1) << 30)
-/* The superblock copies and their mirrors. */
-#define META_BLOCKS_MIN (2 * SUPERBLOCK_COPIES)
+#define META_BLOCKS_MIN 16
+#define HALF_BLOCKS_MIN 16
 
 /* The checksum of a block in which the checksum itself, at OFFSET, counts as zero. */
 static uint64_t
@@ -81,7 +81,8 @@ format_superblock_seal (struct format_superblock *superblock, uint64_t place)
     block_checksum (superblock, offsetof (struct format_superblock, checksum)));
 }
 
-/* Whether the groups, and the journal in the first of them, can be as the superblock says. */
+/* Whether the groups, and the journal in the first of them, can be as the superblock says
+ * (lacuna-format(5), LIMITS): sealed numbers may still be nonsense that a bug or a forger wrote. */
 static bool
 geometry_is_possible (const struct format_superblock *superblock)
 {
@@ -95,7 +96,7 @@ geometry_is_possible (const struct format_superblock *superblock)
     return false;
   if (! is_power_of_2 (meta) || meta < META_BLOCKS_MIN || meta >= group)
     return false;
-  if (journal < meta || journal > group || half == 0 || half > (group - journal) / JOURNAL_HALVES)
+  if (journal != meta || half < HALF_BLOCKS_MIN || half > (group - journal) / JOURNAL_HALVES)
     return false;
   return capacity == 0 || (capacity > journal + JOURNAL_HALVES * half && capacity <= PLACE_MAX);
 }

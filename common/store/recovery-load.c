@@ -41,22 +41,6 @@ recovery_check_features (const struct format_superblock *superblock, bool is_rea
   return 0;
 }
 
-/* Sealed numbers may still be nonsense that a bug or a forger wrote. */
-static int
-recovery_check_geometry (const struct format_superblock *superblock, char **error)
-{
-  uint64_t group = from_le64 (superblock->group_blocks), meta = from_le64 (superblock->meta_blocks);
-  uint64_t journal = from_le64 (superblock->journal_place);
-  uint64_t half = from_le64 (superblock->journal_half_blocks);
-
-  if (!is_power_of_2 (group) || !is_power_of_2 (meta) || meta >= group || meta < 16
-      || group > UINT64_C (1) << 30 || journal != meta || half < 16 || half > group / 2
-      || journal + JOURNAL_HALVES * half > group || from_le32 (superblock->journal_half) > 1
-      || from_le64 (superblock->capacity) > PLACE_MAX)
-    return error_set (error, -EUCLEAN, "damaged: the superblock's geometry makes no sense");
-  return 0;
-}
-
 /* Reads all copies; of the valid ones the newest counts.  A slot without any valid copy is damage,
  * whether it can be read or not: the copies of a slot are never written at the same time
  * (checkpoint.c). */
@@ -116,8 +100,6 @@ recovery_load_superblock (struct store *store, struct queue *queue, bool is_read
 
   if (result == 0)
     result = recovery_check_features (&store->superblock, is_read_only, error);
-  if (result == 0)
-    result = recovery_check_geometry (&store->superblock, error);
   if (result == 0
       && from_le64 (store->superblock.journal_place)
              + JOURNAL_HALVES * from_le64 (store->superblock.journal_half_blocks)
