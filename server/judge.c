@@ -30,9 +30,10 @@ request_header_bytes (const struct connection *connection)
                                  : sizeof (struct nbd_request);
 }
 
-/* The payload of BLOCK_STATUS, if it can be right: a length, and ids. */
+/* The payload of BLOCK_STATUS, if it can be right: a length, and ids of contexts that the connection
+ * has. */
 static void
-decode_filter (struct arrived *arrived, const uint8_t *data)
+decode_filter (const struct connection *connection, struct arrived *arrived, const uint8_t *data)
 {
   struct nbd_status_filter filter;
   uint64_t count = (arrived->payload - sizeof filter) / sizeof (be32);
@@ -45,7 +46,7 @@ decode_filter (struct arrived *arrived, const uint8_t *data)
     unsigned context;
 
     memcpy (&id, data + sizeof filter + i * sizeof id, sizeof id);
-    context = context_of_id (from_be32 (id));
+    context = context_of_id (from_be32 (id)) & connection->contexts;
     arrived->has_bad_filter |= context == 0 || (arrived->contexts & context);
     arrived->contexts |= context;
   }
@@ -113,7 +114,7 @@ request_decode (const struct connection *connection, const uint8_t *data, size_t
   if (is_filter (connection, arrived)) {
     if (available < bytes + arrived->payload)
       return -EAGAIN;
-    decode_filter (arrived, data + bytes);
+    decode_filter (connection, arrived, data + bytes);
     bytes += arrived->payload;
     arrived->payload = 0;
     arrived->flags &= (uint16_t) ~NBD_CMD_FLAG_PAYLOAD_LEN;

@@ -329,7 +329,8 @@ compose_status (struct output *output, struct slot *slot)
   struct status_extent *wire = request->extents + request->extent_max;
   unsigned left = slot->contexts;
 
-  CHECK (left != 0 && request->extent_count >= 1 && request->extent_count <= request->extent_max);
+  CHECK (left != 0 && (left & ~slot->connection->contexts) == 0);
+  CHECK (request->extent_count >= 1 && request->extent_count <= request->extent_max);
   for (unsigned i = 0; left != 0; i++) {
     if (!(left & 1u << i))
       continue;

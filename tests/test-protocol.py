@@ -264,6 +264,15 @@ def test_status_filter():
         c.put(bytes([byte]))
     assert c.chunks() == [(STATUS_EXT, struct.pack(">IIQQ", base, 1, 4096, 3))]
     assert c.chunks(cookie=8) == [(OFFSET_DATA, struct.pack(">Q", 8192) + b"xxxx")]
+    # What this connection has not chosen is not known to it, whatever others may have.
+    for name, other in ((b"base:allocation", depth), (b"qemu:allocation-depth", base)):
+        c, ids = extended(name)
+        for chosen in ([other], [ids[name], other], [other, ids[name]]):
+            for flags in (0, REQ_ONE):
+                payload = filter_of(SIZE, *chosen)
+                assert c.ask(BLOCK_STATUS, 0, len(payload), PAYLOAD_LEN | flags, payload) == EINVAL, (name, chosen)
+        payload = filter_of(16384, ids[name])
+        assert c.status(0, len(payload), PAYLOAD_LEN, payload) == {ids[name]: both[ids[name]]}
     c.ask(TRIM, 0, SIZE)
     c, _ = extended()
     payload = filter_of(4096, 1)
