@@ -78,7 +78,7 @@ struct transport {
   bool is_broken;                /* not even a goodbye can be sent */
   bool is_deaf;                  /* nothing can be received */
   const char *reason;            /* why the handshake failed */
-  char user[IDENTITY_USER_MAX + 1];   /* who has shown that it has this user's key; "": nobody */
+  char user[IDENTITY_USER_MAX + 1];   /* whose key it says it has; "": nobody's */
 };
 
 /* Takes over the descriptors, makes them non-blocking, and sets what a block server wants of its

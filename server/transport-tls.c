@@ -276,13 +276,23 @@ add_names (struct identity *identity, X509 *certificate)
   return error;
 }
 
+/* Whether the client has shown that it has the key of the user it has named.  TLS 1.2 asks for the key
+ * only when nothing but that counts; TLS 1.3 goes on with certificates, and never looks at the proof,
+ * if what else the client offers does not fit the key. */
+static bool
+has_shown_key (SSL *ssl)
+{
+  return SSL_version (ssl) < TLS1_3_VERSION || SSL_session_reused (ssl);
+}
+
 int
 transport_identify_tls (const struct transport *transport, struct identity *identity)
 {
   X509 *certificate = SSL_get0_peer_certificate (transport->ssl);
 
   identity->is_tls = true;
-  strcpy (identity->user, transport->user);
+  if (has_shown_key (transport->ssl))
+    strcpy (identity->user, transport->user);
   /* One that was not asked for was not verified. */
   if (!certificate || !(SSL_get_verify_mode (transport->ssl) & SSL_VERIFY_PEER)
       || SSL_get_verify_result (transport->ssl) != X509_V_OK)

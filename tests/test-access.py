@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Who sees and may change which disk: by certificate, key, user of the host, and address; and what a changed file does."""
 
+import ctypes
 import os
 import signal
 import ssl
@@ -91,6 +92,56 @@ def test_keys():
             except nbd.Error:
                 got = "none"
             assert got == rights.get(disk, "none"), (uri, disk)
+
+
+class Liar:
+    """TLS 1.3 with alice's certificate, and bob's name beside a key that is not his."""
+
+    def __init__(self, sock, ciphers):
+        lib, pointer = ctypes.CDLL("libssl.so.3"), ctypes.c_void_p
+        for function in (lib.TLS_client_method, lib.SSL_CTX_new, lib.SSL_new):
+            function.restype = pointer
+
+        @ctypes.CFUNCTYPE(ctypes.c_uint, pointer, ctypes.c_char_p, pointer, ctypes.c_uint, pointer, ctypes.c_uint)
+        def on_key(ssl, hint, identity, identity_max, key, key_max):
+            ctypes.memmove(identity, b"bob\0", 4)
+            ctypes.memmove(key, bytes(32), 32)
+            return 32
+
+        context = pointer(lib.SSL_CTX_new(pointer(lib.TLS_client_method())))
+        assert lib.SSL_CTX_set_ciphersuites(context, ciphers) == 1
+        for what, function in (("cert", lib.SSL_CTX_use_certificate_file), ("key", lib.SSL_CTX_use_PrivateKey_file)):
+            assert function(context, f"{certificates}/alice/client-{what}.pem".encode(), 1) == 1
+        lib.SSL_CTX_set_psk_client_callback(context, on_key)
+        self.lib, self.socket, self.on_key = lib, sock, on_key
+        self.ssl = pointer(lib.SSL_new(context))
+        sock.setblocking(True)
+        assert lib.SSL_set_fd(self.ssl, sock.fileno()) == 1
+        self.is_in = lib.SSL_connect(self.ssl) == 1
+
+    def sendall(self, data):
+        assert self.lib.SSL_write(self.ssl, data, len(data)) == len(data)
+
+    def recv(self, length):
+        data = ctypes.create_string_buffer(length)
+        got = self.lib.SSL_read(self.ssl, data, length)
+        return data.raw[:max(0, got)]
+
+    def close(self):
+        self.socket.close()
+
+
+def test_keys_are_not_only_named():
+    """Where the ciphers do not fit the key, TLS 1.3 leaves it out, and the proof that the client has it: the certificate
+    counts then, and that alone.  Where they do, it is all over."""
+    for ciphers, is_in in ((b"TLS_AES_256_GCM_SHA384", True), (b"TLS_AES_128_GCM_SHA256", False)):
+        c = connect()
+        assert c.result(STARTTLS) == ACK
+        c.socket = Liar(c.socket, ciphers)
+        assert c.socket.is_in == is_in
+        if is_in:
+            assert {disk: may(c, disk) for disk in DISKS if may(c, disk) != "none"} == {
+                "alice-1": "resize", "alice-2": "write", "common": "read", "uid": "read"}
 
 
 def test_not_allowed_is_not_there():
