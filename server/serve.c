@@ -70,7 +70,8 @@ on_signal (struct ev_loop *loop, ev_signal *watcher, int events)
   server_stop (server);
 }
 
-/* Who is connected stays so; who comes from now on meets what the files say now. */
+/* Who is connected stays so; who comes from now on meets what the files say now.  Where there are none
+ * the signal must do no harm: the unit sends it, whatever the options are. */
 static void
 on_hangup (struct ev_loop *loop, ev_signal *watcher, int events)
 {
@@ -79,6 +80,8 @@ on_hangup (struct ev_loop *loop, ev_signal *watcher, int events)
   (void) loop;
   (void) events;
   notify_reloading ();
+  if (!server->tls && !server->options.access)
+    log_info ("there is nothing to be read again");
   if (server->tls) {
     if (tls_reload (server->tls))
       log_info ("certificates and keys have been read again");
@@ -126,7 +129,7 @@ watch_signal (struct server *server, ev_signal *watcher,
 
 /* Blocked before the first thread is made; watch_signal opens them again on the main thread. */
 static void
-block_signals (const struct server *server)
+block_signals (void)
 {
   sigset_t set;
 
@@ -135,8 +138,7 @@ block_signals (const struct server *server)
   sigaddset (&set, SIGTERM);
   sigaddset (&set, SIGINT);
   sigaddset (&set, SIGCHLD);
-  if (server->tls || server->options.access)
-    sigaddset (&set, SIGHUP);
+  sigaddset (&set, SIGHUP);
   pthread_sigmask (SIG_BLOCK, &set, NULL);
 }
 
@@ -340,8 +342,7 @@ begin (struct server *server)
   watch_signal (server, &server->on_terminate, on_signal, SIGTERM);
   watch_signal (server, &server->on_interrupt, on_signal, SIGINT);
   watch_signal (server, &server->on_child, on_child, SIGCHLD);
-  if (server->tls || server->options.access)
-    watch_signal (server, &server->on_hangup, on_hangup, SIGHUP);
+  watch_signal (server, &server->on_hangup, on_hangup, SIGHUP);
   start_control (server);
   listen_start (server);
   error = server->options.is_single ? take_stdio (server) : workers_receive (server);
@@ -421,7 +422,7 @@ serve_main (int argc, char **argv)
   }
   if (!rights_open (server))
     error = -EINVAL;
-  block_signals (server);
+  block_signals ();
   raise_file_limit ();
   /* A connection, most of which is room for what it sends, has memory of its own: what is not used
    * of it is not there, and all of it goes back when the connection ends. */
