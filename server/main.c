@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* main.c - which command it is. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "config.h"
 
@@ -45,9 +49,24 @@ static const char usage[] =
   "being served.  Exit status: 0 done, 1 failed, 2 wrong usage.\n"
   "lacuna COMMAND --help tells more; so do lacuna(1) and lacuna-serve(1).\n";
 
+/* A store that was opened where standard output or error had been closed would get what is written
+ * there.  Those that are missing are taken, for the other direction, so that their use still
+ * fails. */
+static bool
+take_standard_fds (void)
+{
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+    if (fcntl (fd, F_GETFD) == -1 && errno == EBADF
+        && open ("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+      return false;
+  return true;
+}
+
 int
 main (int argc, char **argv)
 {
+  if (!take_standard_fds ())
+    return CLIENT_FAILED;
   if (argc < 2) {
     fputs (usage, stderr);
     return CLIENT_WRONG_USAGE;

@@ -55,6 +55,18 @@ kill_server
 start_server
 stop_server
 
+# Who is started without standard descriptors does not take the store for one of them (on tmpfs, where any byte can be
+# written).
+"$LACUNA" init "$arena_dir/store"
+rm -f "$tmp/pid"
+"$LACUNA" serve "$arena_dir/store" -U "$sock" --cache 80M --arena off -P "$tmp/pid" 0<&- 1>&- 2>&- &
+server_pid=$!
+where=()
+wait_for_server
+stop_server
+"$LACUNA" check "$arena_dir/store" >"$tmp/said" || fail "something was written over the store: $(cat "$tmp/said")"
+fails 1 "standard output" sh -c '"$1" list "$2" >&-' - "$LACUNA" "$arena_dir/store"
+
 # A read-only file system: it can be read from, and says so to clients, with --readonly only.
 if [ "$(id -u)" = 0 ] && unshare --mount true 2>/dev/null; then
   sum=$(sha256sum <"$store")
