@@ -136,7 +136,8 @@ answer_no_disk (struct connection *connection, uint32_t option, const char *name
 {
   const struct server *server = connection->worker->server;
 
-  if (server->options.access && server->tls && connection->security == SECURITY_NONE)
+  if (server->options.access && server->tls && connection->security == SECURITY_NONE
+      && connection->negotiation.is_fixed)
     answer_error (connection, option, NBD_REP_ERR_TLS_REQD,
                   "There is no disk of this name, but perhaps by TLS.");
   else
@@ -266,6 +267,9 @@ option_starttls (struct connection *connection, const struct asked *option)
     answer_invalid (connection, option->kind);
   } else if (!connection->worker->server->tls) {
     answer_error (connection, option->kind, NBD_REP_ERR_UNSUP, "This server does not speak TLS.");
+  } else if (!connection->negotiation.is_fixed) {
+    answer_error (connection, option->kind, NBD_REP_ERR_POLICY,
+                  "TLS is for clients that have agreed on the fixed newstyle negotiation.");
   } else if (connection->security != SECURITY_NONE) {
     answer_error (connection, option->kind, NBD_REP_ERR_INVALID, "TLS is spoken already.");
   } else {
@@ -288,6 +292,16 @@ needs_tls (const struct connection *connection, uint32_t option)
          && option != NBD_OPT_ABORT;
 }
 
+/* Whether the option is one whose data would have to be looked at, and is too long for that. */
+static bool
+is_too_long (const struct asked *option)
+{
+  return !option->data
+         && (option->kind == NBD_OPT_INFO || option->kind == NBD_OPT_GO
+             || option->kind == NBD_OPT_LIST_META_CONTEXT
+             || option->kind == NBD_OPT_SET_META_CONTEXT);
+}
+
 static enum negotiate_result
 answer (struct connection *connection, const struct asked *option)
 {
@@ -296,7 +310,8 @@ answer (struct connection *connection, const struct asked *option)
     return NEGOTIATE_ABORTED;
   }
   if (needs_tls (connection, option->kind)) {
-    if (option->kind == NBD_OPT_EXPORT_NAME)
+    /* Who has not agreed on the fixed negotiation must not be told of TLS. */
+    if (option->kind == NBD_OPT_EXPORT_NAME || !connection->negotiation.is_fixed)
       return NEGOTIATE_ABORTED;
     answer_error (connection, option->kind, NBD_REP_ERR_TLS_REQD,
                   "This server can be used by TLS only.");
@@ -306,6 +321,12 @@ answer (struct connection *connection, const struct asked *option)
     if (option->kind == NBD_OPT_EXPORT_NAME)
       return NEGOTIATE_ABORTED;
     answer_error (connection, option->kind, NBD_REP_ERR_SHUTDOWN, "The server is shutting down.");
+    return NEGOTIATE_MORE;
+  }
+  if (is_too_long (option)) {
+    if (option->kind == NBD_OPT_SET_META_CONTEXT)
+      connection->negotiation.contexts = 0;
+    answer_error (connection, option->kind, NBD_REP_ERR_TOO_BIG, "The option's data is too long.");
     return NEGOTIATE_MORE;
   }
   switch (option->kind) {
@@ -376,6 +397,7 @@ take_client_flags (struct connection *connection)
   memcpy (&wire, input_take (connection, sizeof wire), sizeof wire);
   flags = from_be32 (wire);
   connection->negotiation.has_client_flags = true;
+  connection->negotiation.is_fixed = flags & NBD_FIXED_NEWSTYLE;
   connection->negotiation.has_no_zeroes = flags & NBD_NO_ZEROES;
   return !(flags & ~(uint32_t) (NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES));
 }
@@ -392,18 +414,14 @@ skip_data (struct connection *connection)
   return negotiation->skip == 0;
 }
 
-/* Refuses an option that is too long to be looked at; false if the client is not worth the
- * reading. */
+/* Has an option's data thrown away; false if the client is not worth the reading. */
 static bool
-refuse_long (struct connection *connection, uint32_t kind, uint32_t length)
+begin_skip (struct negotiation *negotiation, uint32_t length)
 {
-  if (length > OPTION_SKIP_MAX - connection->negotiation.skipped || kind == NBD_OPT_EXPORT_NAME)
+  if (length > OPTION_SKIP_MAX - negotiation->skipped)
     return false;
-  connection->negotiation.skip = length;
-  connection->negotiation.skipped += length;
-  if (kind == NBD_OPT_SET_META_CONTEXT)
-    connection->negotiation.contexts = 0;
-  answer_error (connection, kind, NBD_REP_ERR_TOO_BIG, "The option's data is too long.");
+  negotiation->skip = length;
+  negotiation->skipped += length;
   return true;
 }
 
@@ -433,16 +451,16 @@ negotiate_run (struct connection *connection)
     if (option.length > (option.kind == NBD_OPT_SET_META_CONTEXT ? OPTION_BYTES_MAX_META
                                                                  : OPTION_BYTES_MAX)) {
       input_take (connection, sizeof wire);
-      if (!refuse_long (connection, option.kind, option.length))
+      if (!begin_skip (negotiation, option.length))
         return NEGOTIATE_ABORTED;
-      result = NEGOTIATE_MORE;
+      option.data = NULL;
     } else {
       if (input_available (connection) - sizeof wire < option.length)
         return NEGOTIATE_MORE;
       input_take (connection, sizeof wire);
       option.data = input_take (connection, option.length);
-      result = answer (connection, &option);
     }
+    result = answer (connection, &option);
     if (result == NEGOTIATE_MORE && ++negotiation->options >= negotiation->options_max)
       return NEGOTIATE_ABORTED;
   }

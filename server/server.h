@@ -152,7 +152,7 @@ bool rights_were_withdrawn (struct connection *connection);
 
 /* --- answer.c: options, and the answers to them --- */
 
-/* The option that is being answered; DATA is not owned. */
+/* The option that is being answered; DATA is not owned.  NULL: it is longer than what is looked at. */
 struct asked {
   uint32_t kind;
   uint32_t length;
@@ -205,6 +205,7 @@ uint32_t metadata_wire (enum context_index context, bool is_extended,
 
 struct negotiation {
   bool has_client_flags;           /* they have been read */
+  bool is_fixed;                   /* the client has agreed on the fixed newstyle negotiation */
   bool has_no_zeroes;
   unsigned options, options_max;
   uint32_t skip;                   /* bytes of a refused option to be thrown away */

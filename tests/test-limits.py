@@ -119,9 +119,15 @@ def test_options():
     assert c.is_closed(), "64 options and no disk"
     # What is too long is thrown away and answered, to a limit that counts for all of it.
     c = Wire(local)
-    for option, error in ((GO, ERR_TOO_BIG), (SET_META, ERR_TOO_BIG), (99, ERR_TOO_BIG)):
+    for option, error in ((GO, ERR_TOO_BIG), (SET_META, ERR_TOO_BIG), (99, ERR_UNSUP)):
         assert c.result(option, bytes(300000)) == error
     c.put_option(99, length=300000)
+    assert c.is_closed()
+    # Options that have no data say so, however much it is; and nobody is kept.
+    c = Wire(local)
+    for option, error in ((INFO, ERR_TOO_BIG), (LIST_META, ERR_TOO_BIG), (LIST, ERR_INVALID), (STARTTLS, ERR_INVALID),
+                          (STRUCTURED_REPLY, ERR_INVALID), (EXTENDED_HEADERS, ERR_INVALID), (4, ERR_UNSUP), (ABORT, ACK)):
+        assert c.result(option, bytes(20000)) == error, option
     assert c.is_closed()
     for option in (GO, INFO, LIST, SET_META, STARTTLS, 99, EXPORT_NAME):
         for length in (0xFFFFFFFF, 0x7FFFFFFF, 1 << 25):
