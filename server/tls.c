@@ -222,6 +222,19 @@ load_psk (SSL_CTX *context, const char *path)
 
 /* --- certificates --- */
 
+/* A key that is encrypted is not asked a password for: nobody may be there, and all would wait. */
+static int
+on_password (char *password, int size, int is_writing, void *argument)
+{
+  bool *is_encrypted = argument;
+
+  (void) password;
+  (void) size;
+  (void) is_writing;
+  *is_encrypted = true;
+  return -1;
+}
+
 /* Why OpenSSL did not take a file. */
 static const char *
 file_reason (const char *path)
@@ -239,18 +252,38 @@ path_in (const char *directory, const char *name, char path[4096])
   return path;
 }
 
+/* False after a message. */
+static bool
+load_key (SSL_CTX *context, const char *path)
+{
+  bool is_encrypted = false, is_loaded;
+  const char *reason;
+
+  SSL_CTX_set_default_passwd_cb (context, on_password);
+  SSL_CTX_set_default_passwd_cb_userdata (context, &is_encrypted);
+  is_loaded = SSL_CTX_use_PrivateKey_file (context, path, SSL_FILETYPE_PEM) == 1;
+  SSL_CTX_set_default_passwd_cb (context, NULL);
+  SSL_CTX_set_default_passwd_cb_userdata (context, NULL);
+  if (is_loaded)
+    return true;
+  reason = file_reason (path);
+  log_error ("%s: %s", path, is_encrypted ? "it is encrypted: decrypt it (openssl pkey), and let its"
+             " mode protect it" : reason);
+  return false;
+}
+
 static bool
 load_own (SSL_CTX *context, const char *directory)
 {
   char path[4096];
 
   if (SSL_CTX_use_certificate_chain_file (context, path_in (directory, "server-cert.pem", path))
-        != 1
-      || SSL_CTX_use_PrivateKey_file (context, path_in (directory, "server-key.pem", path),
-                                      SSL_FILETYPE_PEM) != 1) {
+      != 1) {
     log_error ("%s: %s", path, file_reason (path));
     return false;
   }
+  if (!load_key (context, path_in (directory, "server-key.pem", path)))
+    return false;
   if (SSL_CTX_check_private_key (context) != 1) {
     log_error ("%s: not the key of server-cert.pem", path);
     return false;

@@ -84,8 +84,16 @@ def test_before_tls():
     assert c.result(STARTTLS, b"data") == ERR_INVALID
     assert c.result(ABORT) == ACK
     c = plain()
+    assert c.result(99, bytes(100000)) == ERR_TLS_REQD, "what is too long to be looked at, too"
+    c = plain()
     c.put_option(EXPORT_NAME, b"disk")
     assert c.is_closed()
+    # TLS is for those who have agreed on the fixed newstyle negotiation: others are not told of it, and not served without.
+    for flags in (0, 2):
+        c = Wire(f"nbd+unix:///disk?socket={server.sock}", flags)
+        assert c.result(STARTTLS) == ERR_POLICY
+        c.put_option(GO, c.go_data())
+        assert c.is_closed()
 
 
 def test_versions():
@@ -355,7 +363,7 @@ def test_reload_beside_handshakes():
 def test_bad_files_and_options():
     def fails(text, *options, status=1):
         result = subprocess.run([os.environ.get("LACUNA", "server/lacuna"), "serve", server.path + "-none", *options],
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                input="secret\n", start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert result.returncode == status and text in result.stderr, (options, result.stderr)
 
     fails("--tls needs", "--tls", "on", status=2)
@@ -365,6 +373,12 @@ def test_bad_files_and_options():
     fails("needs --tls-certificates", "--tls=on", "--tls-psk", own + "/keys.psk", "--tls-verify-peer", status=2)
     fails("server-cert.pem: No such file", "--tls=on", "--tls-certificates", tmp)
     fails("missing: No such file", "--tls=on", "--tls-psk", tmp + "/missing")
+    # No password is asked for, neither at a terminal nor on standard input.
+    encrypted = os.path.join(certificates, "encrypted")
+    shutil.copytree(own, encrypted)
+    subprocess.run(["openssl", "pkey", "-aes256", "-passout", "pass:secret", "-in", own + "/server-key.pem", "-out",
+                    encrypted + "/server-key.pem"], check=True)
+    fails("server-key.pem: it is encrypted", "--tls=on", "--tls-certificates", encrypted)
     for text, why in (("x:1234\n", "16 to 64 bytes"), ("x:" + "1" * 33, "USER:KEY"), ("x" * 129 + ":" + "1" * 32, "longer"),
                       ("x:" + "1" * 30 + "zz", "hexadecimal"), ("", "no key"), ("# none\n\n", "no key"),
                       (":" + "1" * 32, "USER:KEY"), ("x:" + "1" * 32 + "\nx:" + "2" * 32, "already")):
