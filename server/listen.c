@@ -386,11 +386,14 @@ on_connection (struct ev_loop *loop, ev_io *watcher, int events)
     int fd = accept4 (listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
     if (fd != -1) {
+      listener->is_short = false;
       workers_take (listener->server, fd);
       continue;
     }
     if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      log_warning ("%s: a client has to wait: %s", listener->uri, strerror (errno));
+      if (!listener->is_short)
+        log_warning ("%s: clients have to wait: %s", listener->uri, strerror (errno));
+      listener->is_short = true;
       pause_listener (loop, listener);
     }
     return;

@@ -623,6 +623,7 @@ struct listener {
   int fd;
   ev_io watcher;
   ev_timer retry;                  /* active while no more descriptors are to be had */
+  bool is_short;                   /* of descriptors: that was said, and nobody has come in since */
   char *uri;                       /* as clients write it */
   char *unix_path;                 /* to be unlinked at the end; NULL: not ours */
   dev_t device;                    /* of unix_path, so that only our own is unlinked */

@@ -17,6 +17,7 @@ import time
 
 import nbd
 from harness import KIB, MIB, Server, lacuna, run_tests, tmp
+from tlswire import GnuTLS, OpenSSL, key_of, new_keys_beside_requests
 from wire import *
 
 SIZE = 64 * MIB
@@ -280,6 +281,23 @@ def test_answers_nobody_takes():
         assert secure(None, at=lax).go()[-1][0] == ACK
         c.close()
     lax.stop()
+
+
+def test_new_keys():
+    """TLS 1.3 lets a client change its key at any time, in the middle of a request, too, and demand a new one of the server's."""
+    both = Server({"disk": SIZE}, "-i", "127.0.0.1", "-p", "0", "--tls", "require", *with_certificates, "--tls-psk", own + "/keys.psk").start()
+    tcp = next(line.split()[1] for line in open(both.errors) if "127.0.0.1" in line).replace("nbds:", "nbd:") + "/disk"
+    alice = key_of(own + "/keys.psk", "alice")
+    for uri in (tcp, f"nbd+unix:///disk?socket={both.sock}"):
+        for library in (OpenSSL, GnuTLS, lambda socket: GnuTLS(socket, "alice", alice)):
+            c = Wire(uri)
+            assert c.result(STARTTLS) == ACK
+            c.socket = library(c.socket)
+            c.socket.new_key(True)
+            assert c.go()[-1][0] == ACK
+            new_keys_beside_requests(c)
+            c.close()
+    both.stop()
 
 
 def test_reload():
