@@ -44,6 +44,18 @@ connection_changed (struct connection *connection)
 
 /* --- the socket --- */
 
+/* A client could have this said as often as it likes. */
+static void
+complain (struct connection *connection, const char *what, const char *why)
+{
+  struct worker *worker = connection->worker;
+
+  if (now (connection) - worker->complained_at < 1)
+    return;
+  worker->complained_at = now (connection);
+  log_info ("%s: %s", what, why);
+}
+
 static void
 connection_close (struct connection *connection)
 {
@@ -112,8 +124,11 @@ connection_receive (struct connection *connection)
     if (connection->security != SECURITY_HANDSHAKE)
       receive_handshake (connection);
   } else if (connection->state == CONNECTION_TRANSMISSION) {
-    if (transmit_receive (connection) != 0)
+    if (transmit_receive (connection) != 0) {
+      if (connection->transport.reason)
+        complain (connection, "a client was disconnected", connection->transport.reason);
       connection_die (connection);
+    }
   }
 }
 
@@ -245,18 +260,6 @@ begin_draining (struct connection *connection)
   connection->state = CONNECTION_DRAINING;
   set_reading (connection, false);
   transmit_drop_incoming (connection);
-}
-
-/* A client could have this said as often as it likes. */
-static void
-complain (struct connection *connection, const char *what, const char *why)
-{
-  struct worker *worker = connection->worker;
-
-  if (now (connection) - worker->complained_at < 1)
-    return;
-  worker->complained_at = now (connection);
-  log_info ("%s: %s", what, why);
 }
 
 /* Goes on with TLS, if it is its turn; false: options cannot be answered now. */

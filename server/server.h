@@ -77,7 +77,7 @@ struct transport {
   bool is_corked;                /* TCP waits for more to send */
   bool is_broken;                /* not even a goodbye can be sent */
   bool is_deaf;                  /* nothing can be received */
-  const char *reason;            /* why the handshake failed */
+  const char *reason;            /* why the handshake failed, or nothing can be sent any more */
   char user[IDENTITY_USER_MAX + 1];   /* whose key it says it has; "": nobody's */
 };
 

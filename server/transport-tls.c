@@ -59,10 +59,10 @@ tls_receive (struct transport *transport, const struct iovec *segments, unsigned
       result = SSL_read_ex (transport->ssl, (uint8_t *) segments[i].iov_base + at,
                             segments[i].iov_len - at, &length);
       transport->wants_write = result != 1 && SSL_want_write (transport->ssl);
-      if (result == 1)
+      if (result == 1 && !transport->is_deaf)
         continue;
       transport->has_more = false;
-      result = tls_error (transport, result);
+      result = transport->is_deaf ? -EPROTO : tls_error (transport, result);
       transport->is_deaf = result < 0 && result != -EAGAIN;
       /* What came before the end, or the error, comes first; those are told again. */
       if (total > 0 && result != -EAGAIN)
@@ -143,11 +143,34 @@ static ssize_t
 ktls_send (struct transport *transport, const struct iovec *segments, unsigned count)
 {
   struct msghdr message = { .msg_iov = (struct iovec *) segments, .msg_iovlen = count };
-  ssize_t sent = sendmsg (transport->send_fd, &message, MSG_NOSIGNAL);
+  ssize_t sent;
 
+  if (transport->is_broken)
+    return -EPIPE;
+  sent = sendmsg (transport->send_fd, &message, MSG_NOSIGNAL);
   if (sent >= 0)
     return sent;
   return errno == EWOULDBLOCK || errno == EINTR ? -EAGAIN : -errno;
+}
+
+/* The client demands that what it is sent be encrypted by a new key from here on (KeyUpdate of TLS 1.3).
+ * OpenSSL has one then, but the kernel goes on with the old one, so that the client could read nothing
+ * of what is sent to it. */
+static void
+on_ktls_message (int is_sent, int version, int type, const void *data, size_t length, SSL *ssl,
+                 void *argument)
+{
+  const uint8_t *message = data;
+  struct transport *transport = SSL_get_app_data (ssl);
+
+  (void) version;
+  (void) argument;
+  if (is_sent || type != SSL3_RT_HANDSHAKE || length != SSL3_HM_HEADER_LENGTH + 1
+      || message[0] != SSL3_MT_KEY_UPDATE
+      || message[SSL3_HM_HEADER_LENGTH] != SSL_KEY_UPDATE_REQUESTED)
+    return;
+  transport->is_broken = transport->is_deaf = true;
+  transport->reason = "it demands a new key, which the kernel cannot take";
 }
 
 static void
@@ -220,8 +243,10 @@ transport_handshake (struct transport *transport)
   }
   /* Some of what follows may have been read with the handshake. */
   transport->has_more = true;
-  if (BIO_get_ktls_send (SSL_get_wbio (transport->ssl)))
+  if (BIO_get_ktls_send (SSL_get_wbio (transport->ssl))) {
     transport->class = &ktls_class;
+    SSL_set_msg_callback (transport->ssl, on_ktls_message);
+  }
   return 0;
 }
 

