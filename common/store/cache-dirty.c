@@ -14,18 +14,26 @@
  */
 #include "store/cache-internal.h"
 
+/* In flight, in frames: two of the longest requests, and as much of others (40 MiB). */
+#define IN_FLIGHT_MIN 10240
+
 /* --- admission --- */
 
+/* What is in flight is in frames for as long as its client and the device take, which has little to
+ * do with the cache's size; what is dirty stays, and the more there may be, the more of it is
+ * overwritten before it is written back.  The rest is for write-back's orphans. */
 void
-in_flight_init (struct cache *cache)
+budgets_init (struct cache *cache)
 {
-  uint64_t all = cache->frame_count / 2, large = 0;
+  uint64_t count = cache->frame_count, large = 0;
+  uint64_t all = MIN (count / 2, MAX (count / 4, IN_FLIGHT_MIN));
 
   /* Half for each; of a small cache more for the large ones, or none. */
   if (all >= CACHE_LARGE_MAX + 4 * CACHE_SMALL_MAX)
     large = MAX (all / 2, CACHE_LARGE_MAX);
   budget_init (&cache->in_flight, all - large);
   budget_init (&cache->in_flight_large, large);
+  budget_init (&cache->dirty, count - all - divide_up (count, 8));
 }
 
 /* Which of them a request of COUNT frames is charged to. */
@@ -92,6 +100,18 @@ uint64_t
 cache_dirty_count (struct cache *cache)
 {
   return atomic_load_explicit (&cache->dirty_count, memory_order_relaxed);
+}
+
+uint64_t
+cache_unmapped_count (struct cache *cache)
+{
+  return atomic_load_explicit (&cache->unmapped_count, memory_order_relaxed);
+}
+
+uint64_t
+cache_dirty_max (struct cache *cache)
+{
+  return cache->dirty.max;
 }
 
 bool
@@ -163,9 +183,10 @@ frame_flags (const struct frame *frame)
 }
 
 static void
-unmapped_change (struct frame *frame, int change)
+unmapped_change (struct cache *cache, struct frame *frame, int change)
 {
   count_change (&frame->owner->unmapped_count, change);
+  count_change (&cache->unmapped_count, change);
 }
 
 /* The block became dirty, or is not any more. */
@@ -226,7 +247,7 @@ dirty_enter (struct cache *cache, struct cache_disk *disk, struct frame *fresh,
     region_change (cache, fresh, 1);
   if (brings_token) {
     flags |= FRAME_HAS_TOKEN | FRAME_IS_UNMAPPED;
-    unmapped_change (fresh, 1);
+    unmapped_change (cache, fresh, 1);
   }
   frame_change_flags (fresh, 0, flags);
   mutex_lock (&disk->mutex);
@@ -271,7 +292,7 @@ dirty_leave (struct cache *cache, struct frame *frame)
   count_change (&disk->dirty_count, -1);
   mutex_unlock (&disk->mutex);
   if ((flags & FRAME_IS_UNMAPPED) != 0)
-    unmapped_change (frame, -1);
+    unmapped_change (cache, frame, -1);
   region_change (cache, frame, -1);
   frame_change_flags (frame, FLAGS_OWNED, 0);
   atomic_fetch_sub_explicit (&cache->dirty_count, 1, memory_order_relaxed);
@@ -478,7 +499,7 @@ cache_give_token (struct cache *cache, struct cache_disk *disk, uint64_t block)
 
   if (is_given) {
     if (!frame_has (frame, FRAME_IS_UNMAPPED))
-      unmapped_change (frame, 1);
+      unmapped_change (cache, frame, 1);
     frame_change_flags (frame, 0, FRAME_HAS_TOKEN | FRAME_IS_UNMAPPED);
   }
   mutex_unlock (lock);
@@ -510,7 +531,7 @@ heir_advance (struct frame *orphan, struct frame *heir)
  * would put it over what is in its place, so the heir is still due until that copy is known to be
  * durable.  Under the bucket's lock. */
 static void
-heir_settle (struct frame *orphan, struct frame *heir)
+heir_settle (struct cache *cache, struct frame *orphan, struct frame *heir)
 {
   struct cache_disk *disk = heir->owner;
 
@@ -523,7 +544,7 @@ heir_settle (struct frame *orphan, struct frame *heir)
   if (!frame_has (heir, FRAME_HAS_COPY))
     heir_advance (orphan, heir);
   if ((frame_flags (heir) & (FRAME_HAS_TOKEN | FRAME_IS_UNMAPPED)) == FRAME_IS_UNMAPPED) {
-    unmapped_change (heir, -1);
+    unmapped_change (cache, heir, -1);
     frame_change_flags (heir, FRAME_IS_UNMAPPED, 0);
   }
 }
@@ -558,7 +579,7 @@ cache_settle (struct cache *cache, struct frame *frame, bool ok, struct list *wa
     struct frame *heir = find_dirty (cache, frame_disk (frame), frame_block (frame));
 
     if (heir != NULL)
-      heir_settle (frame, heir);
+      heir_settle (cache, frame, heir);
   }
   if (frame_has (frame, FRAME_KEEPS_PLACE))
     place_leave (frame);
@@ -654,7 +675,7 @@ dirty_verify_frame (struct cache *cache, struct frame *frame)
 void
 dirty_verify (struct cache *cache)
 {
-  uint64_t dirty = 0, indexed = 0, regions = 0, dirty_regions = 0;
+  uint64_t dirty = 0, indexed = 0, regions = 0, dirty_regions = 0, unmapped = 0;
 
   for (uint32_t i = 0; i < cache->frame_count; i++) {
     struct frame *frame = &cache->frames[i];
@@ -664,6 +685,7 @@ dirty_verify (struct cache *cache)
     if (!is_orphan && frame_state (frame) == FRAME_DIRTY) {
       dirty_verify_frame (cache, frame);
       dirty++;
+      unmapped += frame_has (frame, FRAME_IS_UNMAPPED);
       CHECK (frame_has (frame, FRAME_IS_DIRTY));
     } else {
       bool keeps_place = frame_has (frame, FRAME_KEEPS_PLACE);
@@ -679,5 +701,6 @@ dirty_verify (struct cache *cache)
     dirty_regions += atomic_load (&cache->dirty_regions[i]);
   }
   CHECK (regions == indexed && dirty_regions == dirty);
+  CHECK (unmapped == cache_unmapped_count (cache));
   CHECK (dirty == cache_dirty_count (cache) && dirty <= atomic_load (&cache->dirty.used));
 }

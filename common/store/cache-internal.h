@@ -124,6 +124,7 @@ struct cache {
 
   _Atomic uint64_t version __attribute__ ((aligned (CACHE_LINE)));
   _Atomic uint64_t dirty_count;
+  _Atomic uint64_t unmapped_count;  /* of them: IS_UNMAPPED */
   struct budget in_flight, in_flight_large, dirty;
   struct replacement replacement;
   struct invalid invalid;
@@ -305,7 +306,7 @@ void replacement_verify (struct cache *cache);
 
 /* --- cache-dirty.c: dirty frames, and room for them --- */
 
-void in_flight_init (struct cache *cache);
+void budgets_init (struct cache *cache);
 
 /* FRESH, in the index with its key, becomes the dirty frame of its block in place of OLD (dirty, or
  * NULL), whose list and belongings it takes over: version, list, header in the arena.

@@ -463,8 +463,7 @@ cache_create (struct arena *arena)
     return NULL;
   }
   CHECK (pthread_mutex_init (&cache->invalid.mutex, NULL) == 0);
-  in_flight_init (cache);
-  budget_init (&cache->dirty, count * 3 / 8);
+  budgets_init (cache);
   return cache;
 }
 
@@ -499,7 +498,7 @@ cache_get_stats (struct cache *cache, struct cache_stats *stats)
     .free = replacement_free_count (cache),
     .in_flight = atomic_load (&cache->in_flight.used) + atomic_load (&cache->in_flight_large.used),
     .dirty_max = cache->dirty.max,
-    .in_flight_max = cache->frame_count / 2,
+    .in_flight_max = cache->in_flight.max + cache->in_flight_large.max,
     .in_flight_large_max = cache->in_flight_large.max,
   };
 }

@@ -130,9 +130,9 @@ void cache_disk_destroy (struct cache_disk *disk);
 /* Charges COUNT frames for a request in flight (received payload, pinned replies), to CREDIT as far
  * as that has some; NULL: to the budget.  True: charged.  False: TICKET is queued (first come, first
  * served), and WAITER handed back by the uncharge that makes room; it is charged then.  COUNT <=
- * in_flight_max (cache_get_stats): half of all frames.  Requests of more than CACHE_SMALL_MAX
- * frames have a share of their own (where the cache is large enough for the longest one), and a
- * queue, so that they hold up none of the others. */
+ * in_flight_max (cache_get_stats): a quarter of all frames, of a small cache up to half.  Requests
+ * of more than CACHE_SMALL_MAX frames have a share of their own (where the cache is large enough
+ * for the longest one), and a queue, so that they hold up none of the others. */
 #define CACHE_SMALL_MAX 256      /* 1 MiB: a window */
 #define CACHE_LARGE_MAX 8194     /* 32 MiB, not aligned */
 bool cache_charge (struct cache *cache, struct credit *credit, uint32_t count,
@@ -145,9 +145,10 @@ void cache_uncharge (struct cache *cache, struct credit *credit, uint32_t count,
 /* A credit, empty at first, for requests in flight of up to CACHE_SMALL_MAX frames. */
 void cache_lend (struct cache *cache, struct credit *credit);
 
-/* Room for COUNT more dirty frames, as charge; COUNT <= dirty_max: 3/8 of all frames.  A dirty
- * frame gives its place back when it is cleaned or dropped; a replaced one at once.  What was
- * charged and not published is given back by cache_undirty. */
+/* Room for COUNT more dirty frames, as charge; COUNT <= dirty_max: all frames but an eighth and
+ * those in flight, that is 5/8, of a small cache 3/8.  A dirty frame gives its place back when it
+ * is cleaned or dropped; a replaced one at once.  What was charged and not published is given back
+ * by cache_undirty. */
 bool cache_charge_dirty (struct cache *cache, uint32_t count, struct waiter *waiter,
                          struct budget_ticket *ticket);
 void cache_undirty (struct cache *cache, uint32_t count, struct list *wake);
@@ -157,9 +158,11 @@ void cache_refuse_dirty (struct cache *cache, bool for_ever, struct list *wake);
 /* Takes a queued ticket back (its op was cancelled).  False: too late, it is charged and its waiter
  * is being woken. */
 bool cache_charge_cancel (struct cache *cache, struct budget_ticket *ticket, struct list *wake);
-/* Frames that are dirty now: from some share on the keeper should write back.  And: somebody waits
- * in charge_dirty. */
+/* Frames that are dirty now, and the most that may be; those of blocks that the map does not show
+ * yet; and: somebody waits in charge_dirty. */
 uint64_t cache_dirty_count (struct cache *cache);
+uint64_t cache_dirty_max (struct cache *cache);
+uint64_t cache_unmapped_count (struct cache *cache);
 bool cache_dirty_wanted (struct cache *cache);
 
 /* A frame for the caller, referenced once, FREE, content undefined.  Evicts a clean one if none is

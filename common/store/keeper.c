@@ -27,8 +27,6 @@
 /* So much of a half may be full before a checkpoint begins, in percent: the rest is
  * for what is committed while it writes back. */
 #define KEEPER_HALF_PERCENT 50
-/* From this share of the most that may be dirty on, it is written back. */
-#define KEEPER_DIRTY_SHARE 2
 /* The longest piece that is passed down at once, blocks (64 MiB): a hole punch of
  * that size takes some 13 ms on ext4. */
 #define KEEPER_DISCARD_BLOCKS 16384
@@ -169,19 +167,18 @@ keeper_wait_discard (struct store *store, struct waiter *waiter)
 
 /* --- what there is to do --- */
 
-static uint64_t
-keeper_dirty_limit (struct store *store)
-{
-  return store->arena->frame_count * 3 / 8 / KEEPER_DIRTY_SHARE;
-}
-
-static bool
+/* A block that is written again before its turn costs the device one write less, so what has a place
+ * waits until there is little room for more, or until it is old.  What has none is seldom written
+ * again soon (a disk is being filled), and goes as soon as there is enough for a batch: the device
+ * would be idle, and the writer, when there is no more room, would wait for all of it. */
+bool
 keeper_wants_writeback (struct store *store)
 {
-  uint64_t dirty = cache_dirty_count (store->cache);
+  uint64_t dirty = cache_dirty_count (store->cache), max = cache_dirty_max (store->cache);
 
   return dirty > 0
-         && (dirty > keeper_dirty_limit (store) || cache_dirty_wanted (store->cache));
+         && (dirty > max - max / 8 || cache_dirty_wanted (store->cache)
+             || cache_unmapped_count (store->cache) >= store->keeper.writeback.max);
 }
 
 static bool

@@ -461,7 +461,7 @@ write_end (struct request *request)
     fill_release (store, request->fill);
     request->fill = NULL;
   }
-  if (cache_dirty_wanted (store->cache))
+  if (keeper_wants_writeback (store))
     keeper_kick (store);
   return OP_DONE;
 }

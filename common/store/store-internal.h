@@ -415,8 +415,9 @@ void keeper_stop_thread (struct store *store);
 void keeper_settle (struct store *store);
 /* There may be something to do.  Any thread. */
 void keeper_kick (struct store *store);
-/* Whether a kick is worth it: cheap. */
+/* Whether a kick is worth it: cheap.  And for the sake of what is dirty alone: cheaper. */
 bool keeper_has_work (struct store *store);
+bool keeper_wants_writeback (struct store *store);
 /* A period of the keeper's clock (a second) has passed.  On the keeper's thread. */
 void keeper_tick (struct store *store);
 /* All of DISK up to VERSION to its place; OP has op_expect'ed. */

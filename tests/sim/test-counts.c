@@ -3,6 +3,9 @@
  * for a FLUSH after a WRITE of 4 KiB, or after 32 scattered ones; and for many FLUSHes at once
  * hardly more, whatever connections and disks they come from.  Write-back and checkpoints come on
  * top now and then: nearly all rounds must cost just that, and all together not much more.
+ *
+ * And when write-back begins by itself: blocks that had no place go as soon as they are a batch,
+ * those that are overwritten wait.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -99,6 +102,45 @@ run_together (struct world *world, unsigned flags)
   return is_ok;
 }
 
+/* What is written is done, and what the keeper makes of it, too. */
+static bool
+write_and_drain (struct world *world, unsigned disk, uint64_t block)
+{
+  return start_write (world, disk, block, 0) && world_settle (world) && world_drain (world);
+}
+
+static bool
+run_write_back (struct world *world)
+{
+  uint32_t batch = world->store->keeper.writeback.max;
+  struct sim_counts first, placed, now;
+  bool is_ok = world_sync (world) && world_settle (world)
+               && world_create_disk (world, 3, batch * UINT64_C (4096)) && world_settle (world)
+               && world_drain (world);
+
+  first = counts (world);
+  for (uint32_t block = 0; block < batch - 1 && is_ok; block++)
+    is_ok = write_and_drain (world, 3, block);
+  now = counts (world);
+  is_ok = is_ok && write_and_drain (world, 3, batch - 1);
+  placed = counts (world);
+  printf ("%u new blocks: %" PRIu64 " writes; one more: %" PRIu64 "; ", batch - 1,
+          now.writes - first.writes, placed.writes - now.writes);
+  if (now.writes != first.writes || placed.writes == now.writes) {
+    printf ("FAIL new blocks\n");
+    return false;
+  }
+  for (uint32_t i = 0; i < 3 * batch && is_ok; i++)
+    is_ok = write_and_drain (world, 3, i % batch);
+  now = counts (world);
+  printf ("all overwritten, three times: %" PRIu64 "\n", now.writes - placed.writes);
+  if (now.writes != placed.writes) {
+    printf ("FAIL overwritten blocks\n");
+    return false;
+  }
+  return is_ok;
+}
+
 int
 main (void)
 {
@@ -120,7 +162,8 @@ main (void)
   is_ok = is_ok && run_rounds (world, "WRITE of 4 KiB and FLUSH", 1, false)
           && run_rounds (world, "WRITE of 4 KiB with FUA", 1, true)
           && run_rounds (world, "32 WRITEs of 4 KiB and FLUSH", 32, false)
-          && run_together (world, 0) && run_together (world, REQUEST_FUA);
+          && run_together (world, 0) && run_together (world, REQUEST_FUA)
+          && run_write_back (world);
   world_destroy (world);
   return is_ok ? 0 : 1;
 }

@@ -158,8 +158,7 @@ world_settle (struct world *world)
   return !world->is_failed;
 }
 
-/* What nobody waits for (reading ahead, the keeper) runs to its end. */
-static bool
+bool
 world_drain (struct world *world)
 {
   for (unsigned turns = 0; turns < SETTLE_TURNS; turns++) {

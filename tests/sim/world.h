@@ -164,6 +164,8 @@ void world_step (struct world *world, struct op *op);
 void world_complete (struct world *world, unsigned index);
 /* Until all requests have ended (the clock runs too).  False: they do not end. */
 bool world_settle (struct world *world);
+/* What nobody waits for (reading ahead, the keeper) runs to its end; the clock stands still. */
+bool world_drain (struct world *world);
 
 /* Starts a request (WRITE: gets memory, starts later, in a turn).  False: no client is free, or it
  * was refused. */
