@@ -12,8 +12,8 @@ guest_programs=(nbd-client mkfs.ext4 e2fsck resize2fs mkfs.xfs xfs_repair xfs_gr
 guest_devices=()                # of qemu, more than it has anyway
 guest_forward=                  # ,hostfwd=...: a port of the guest's on the host's loopback
 
-# guest_start PROGRAM...: boot it, with more programs if the test brings some; skip where it cannot
-# run.
+# guest_start PROGRAM...: boot it, with more programs (or directories, laid over its root) if the test
+# brings some; skip where it cannot run.
 guest_start ()
 {
   local name programs=() PATH=$PATH:/usr/sbin:/sbin

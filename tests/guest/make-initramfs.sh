@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # make-initramfs.sh KERNEL_DIR OUTPUT PROGRAM... - the guest's root: busybox, `init' beside this
-# script, the modules, and each PROGRAM with the libraries it needs.
+# script, the modules, and each PROGRAM with the libraries it needs.  One that is a directory is laid
+# over the root.
 
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -9,6 +10,9 @@ kernel=$1
 output=$2
 shift 2
 root=$(mktemp -d)
+# Not only root comes in.
+umask 022
+chmod 755 "$root"
 trap 'rm -rf "$root"' EXIT
 
 mkdir -p "$root"/{bin,sbin,dev,proc,sys,tmp,mnt,modules,etc,lib64}
@@ -29,6 +33,10 @@ for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev vir
 done
 
 for program; do
+  if [ -d "$program" ]; then
+    cp -R "$program"/. "$root"
+    continue
+  fi
   # Statically linked ones make ldd fail, and need nothing.
   { ldd "$program" 2>/dev/null || true; } | sed -n 's|^[^/]*\(/[^ ]*\).*|\1|p' |
     while read -r library; do
