@@ -79,7 +79,9 @@ struct replacement {
 
 struct pool {                       /* free frames in no stripe */
   pthread_mutex_t mutex;
-  struct list frames;
+  uint64_t *words;                  /* a bit for each frame: it is here */
+  uint64_t *summary;                /* a bit for each word: it is not 0 */
+  uint32_t lowest, summary_words;   /* those of the summary before LOWEST are 0 */
   _Atomic uint64_t count;
 } __attribute__ ((aligned (CACHE_LINE)));
 

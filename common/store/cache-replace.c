@@ -11,7 +11,11 @@
  * until its last reference goes: so a frame is in a queue only while it has references, and who
  * holds one may put it into a queue without asking whether it is an orphan by now.
  *
- * Free frames lie in the pool, and a few of them in stripes, each used by some of the threads.
+ * Free frames lie in the pool, and a few of them in stripes, each used by some of the threads.  The
+ * pool gives those first that come first in memory.  So what is written in one piece mostly lies in
+ * one piece, and leaves such a piece when it is written again; and what was never used is only
+ * touched when it is needed, which costs a page fault each.  To take those that became free last
+ * would have the second, not the first.
  */
 #include <sched.h>
 #include <stdlib.h>
@@ -23,7 +27,7 @@
 /* So many used frames are given another round before one is evicted nevertheless: a bound for the
  * time under the mutex when all of a big main queue was used. */
 #define PATIENCE 256
-#define STRIPE_FRAMES_MAX 32
+#define STRIPE_FRAMES_MAX 128
 
 /* --- the ghost, under replacement.mutex --- */
 
@@ -200,7 +204,7 @@ victim_pick (struct replacement *replacement)
 }
 
 /* Takes a victim out of the index, unless somebody uses it again: then it has shown that it is
- * worth to stay. */
+ * worth to stay.  The caller's reference stays his. */
 static void
 victim_evict (struct cache *cache, struct frame *frame)
 {
@@ -222,7 +226,6 @@ victim_evict (struct cache *cache, struct frame *frame)
     queue_append (&cache->replacement, frame, QUEUE_MAIN);
     mutex_unlock (&cache->replacement.mutex);
   }
-  cache_put (cache, frame);
 }
 
 /* Evicts a few clean frames that are valid; how many were tried. */
@@ -243,6 +246,7 @@ evict_valid (struct cache *cache)
   mutex_unlock (&replacement->mutex);
   for (unsigned i = 0; i < count; i++)
     victim_evict (cache, victims[i]);
+  cache_put_all (cache, victims, count);
   return count;
 }
 
@@ -284,36 +288,84 @@ stripe_of_thread (struct cache *cache)
   return &cache->stripes[number - 1];
 }
 
-static void
-pool_give (struct pool *pool, struct list *frames, uint32_t count)
+static bool
+pool_init (struct pool *pool, uint32_t frame_count)
 {
-  mutex_lock (&pool->mutex);
-  list_for_each (link, frames)
-    atomic_store_explicit (&container_of (link, struct frame, queue_link)->queue, QUEUE_POOL,
-                           memory_order_relaxed);
-  /* First come those that went last: they are in the processor's caches. */
-  list_splice (frames, &pool->frames);
-  list_splice (&pool->frames, frames);
-  atomic_fetch_add_explicit (&pool->count, count, memory_order_relaxed);
-  mutex_unlock (&pool->mutex);
+  uint32_t words = (uint32_t) divide_up (frame_count, 64);
+
+  CHECK (pthread_mutex_init (&pool->mutex, NULL) == 0);
+  pool->summary_words = (uint32_t) divide_up (words, 64);
+  pool->lowest = pool->summary_words;
+  pool->words = calloc (words, sizeof *pool->words);
+  pool->summary = calloc (pool->summary_words, sizeof *pool->summary);
+  atomic_init (&pool->count, 0);
+  return pool->words != NULL && pool->summary != NULL;
 }
 
-/* Moves up to MAX frames to FRAMES; how many. */
+static void
+pool_destroy (struct pool *pool)
+{
+  pthread_mutex_destroy (&pool->mutex);
+  free (pool->words);
+  free (pool->summary);
+}
+
+/* Under its mutex, as all but pool_take. */
+static void
+pool_put (struct cache *cache, struct frame *frame)
+{
+  struct pool *pool = &cache->pool;
+  uint32_t index = frame_index (cache, frame), word = index / 64;
+
+  pool->words[word] |= UINT64_C (1) << index % 64;
+  pool->summary[word / 64] |= UINT64_C (1) << word % 64;
+  pool->lowest = MIN (pool->lowest, word / 64);
+  atomic_store_explicit (&frame->queue, QUEUE_POOL, memory_order_relaxed);
+  atomic_fetch_add_explicit (&pool->count, 1, memory_order_relaxed);
+}
+
+static void
+pool_remove (struct cache *cache, struct frame *frame)
+{
+  struct pool *pool = &cache->pool;
+  uint32_t index = frame_index (cache, frame), word = index / 64;
+
+  CHECK (atomic_load_explicit (&frame->queue, memory_order_relaxed) == QUEUE_POOL);
+  pool->words[word] &= ~(UINT64_C (1) << index % 64);
+  if (pool->words[word] == 0)
+    pool->summary[word / 64] &= ~(UINT64_C (1) << word % 64);
+  atomic_store_explicit (&frame->queue, QUEUE_NONE, memory_order_relaxed);
+  atomic_fetch_sub_explicit (&pool->count, 1, memory_order_relaxed);
+}
+
+/* The first one in memory; NULL: there is none. */
+static struct frame *
+pool_first (struct cache *cache)
+{
+  struct pool *pool = &cache->pool;
+  uint64_t word;
+
+  while (pool->lowest < pool->summary_words && pool->summary[pool->lowest] == 0)
+    pool->lowest++;
+  if (pool->lowest == pool->summary_words)
+    return NULL;
+  word = pool->lowest * UINT64_C (64) + (unsigned) __builtin_ctzll (pool->summary[pool->lowest]);
+  return &cache->frames[word * 64 + (unsigned) __builtin_ctzll (pool->words[word])];
+}
+
+/* Up to MAX frames; how many. */
 static uint32_t
-pool_take (struct pool *pool, struct list *frames, uint32_t max)
+pool_take (struct cache *cache, struct frame **frames, uint32_t max)
 {
   uint32_t count = 0;
-  struct list *link;
+  struct frame *frame;
 
-  mutex_lock (&pool->mutex);
-  while (count < max && (link = list_take (&pool->frames)) != NULL) {
-    atomic_store_explicit (&container_of (link, struct frame, queue_link)->queue, QUEUE_NONE,
-                           memory_order_relaxed);
-    list_append (frames, link);
-    count++;
+  mutex_lock (&cache->pool.mutex);
+  while (count < max && (frame = pool_first (cache)) != NULL) {
+    pool_remove (cache, frame);
+    frames[count++] = frame;
   }
-  atomic_fetch_sub_explicit (&pool->count, count, memory_order_relaxed);
-  mutex_unlock (&pool->mutex);
+  mutex_unlock (&cache->pool.mutex);
   return count;
 }
 
@@ -333,15 +385,16 @@ static struct frame *
 free_take (struct cache *cache)
 {
   struct free_stripe *stripe = stripe_of_thread (cache);
-  struct frame *frame;
+  struct frame *frames[1 + STRIPE_FRAMES_MAX / 2], *frame;
+  uint32_t count = 0;
 
   mutex_lock (&stripe->mutex);
   if (list_is_empty (&stripe->frames)
       && atomic_load_explicit (&cache->pool.count, memory_order_relaxed) > 0)
-    atomic_fetch_add_explicit (&stripe->count,
-                               pool_take (&cache->pool, &stripe->frames,
-                                          1 + cache->stripe_max / 2),
-                               memory_order_relaxed);
+    count = pool_take (cache, frames, 1 + cache->stripe_max / 2);
+  for (uint32_t i = 0; i < count; i++)
+    list_append (&stripe->frames, &frames[i]->queue_link);
+  atomic_fetch_add_explicit (&stripe->count, count, memory_order_relaxed);
   frame = stripe_take (stripe);
   mutex_unlock (&stripe->mutex);
   return frame;
@@ -377,9 +430,7 @@ frame_becomes_free (struct frame *frame)
 void
 replacement_free (struct cache *cache, struct frame *frame)
 {
-  struct free_stripe *stripe;
-  struct list surplus = LIST_INIT (surplus);
-  uint32_t count = 0;
+  struct free_stripe *stripe = stripe_of_thread (cache);
 
   frame_becomes_free (frame);
   if (atomic_load_explicit (&frame->queue, memory_order_relaxed) != QUEUE_NONE) {
@@ -387,21 +438,13 @@ replacement_free (struct cache *cache, struct frame *frame)
     queue_remove (&cache->replacement, frame);
     mutex_unlock (&cache->replacement.mutex);
   }
-
-  if (cache->stripe_max == 0) {
-    list_append (&surplus, &frame->queue_link);
-    pool_give (&cache->pool, &surplus, 1);
-    return;
-  }
-  stripe = stripe_of_thread (cache);
   mutex_lock (&stripe->mutex);
   list_prepend (&stripe->frames, &frame->queue_link);
   if (atomic_fetch_add_explicit (&stripe->count, 1, memory_order_relaxed) >= cache->stripe_max) {
-    while (count < cache->stripe_max / 2) {
-      list_append (&surplus, &stripe_take (stripe)->queue_link);
-      count++;
-    }
-    pool_give (&cache->pool, &surplus, count);
+    mutex_lock (&cache->pool.mutex);
+    for (uint32_t i = 0; i <= cache->stripe_max / 2; i++)
+      pool_put (cache, stripe_take (stripe));
+    mutex_unlock (&cache->pool.mutex);
   }
   mutex_unlock (&stripe->mutex);
 }
@@ -409,17 +452,17 @@ replacement_free (struct cache *cache, struct frame *frame)
 void
 replacement_free_all (struct cache *cache, struct frame **frames, uint32_t count)
 {
-  struct list all = LIST_INIT (all);
-
   mutex_lock (&cache->replacement.mutex);
   for (uint32_t i = 0; i < count; i++) {
     frame_becomes_free (frames[i]);
     if (atomic_load_explicit (&frames[i]->queue, memory_order_relaxed) != QUEUE_NONE)
       queue_remove (&cache->replacement, frames[i]);
-    list_append (&all, &frames[i]->queue_link);
   }
   mutex_unlock (&cache->replacement.mutex);
-  pool_give (&cache->pool, &all, count);
+  mutex_lock (&cache->pool.mutex);
+  for (uint32_t i = 0; i < count; i++)
+    pool_put (cache, frames[i]);
+  mutex_unlock (&cache->pool.mutex);
 }
 
 static void
@@ -464,13 +507,23 @@ cache_allocate (struct cache *cache)
 }
 
 void
+cache_allocate_all (struct cache *cache, struct frame **frames, uint32_t count)
+{
+  uint32_t taken = count > STRIPE_FRAMES_MAX ? pool_take (cache, frames, count) : 0;
+
+  for (uint32_t i = 0; i < taken; i++)
+    frame_renew (frames[i]);
+  for (; taken < count; taken++) {
+    frames[taken] = cache_allocate (cache);
+    CHECK (frames[taken] != NULL);     /* what is admitted finds a frame */
+  }
+}
+
+void
 replacement_claim (struct cache *cache, struct frame *frame)
 {
   mutex_lock (&cache->pool.mutex);
-  CHECK (atomic_load_explicit (&frame->queue, memory_order_relaxed) == QUEUE_POOL);
-  list_remove (&frame->queue_link);
-  atomic_store_explicit (&frame->queue, QUEUE_NONE, memory_order_relaxed);
-  atomic_fetch_sub_explicit (&cache->pool.count, 1, memory_order_relaxed);
+  pool_remove (cache, frame);
   mutex_unlock (&cache->pool.mutex);
   frame_renew (frame);
 }
@@ -483,7 +536,7 @@ replacement_init (struct cache *cache)
   struct replacement *replacement = &cache->replacement;
   uint32_t count = cache->frame_count;
 
-  if (!ghost_init (&replacement->ghost, count))
+  if (!ghost_init (&replacement->ghost, count) || !pool_init (&cache->pool, count))
     return false;
   CHECK (pthread_mutex_init (&replacement->mutex, NULL) == 0);
   list_init (&replacement->small);
@@ -495,13 +548,10 @@ replacement_init (struct cache *cache)
     CHECK (pthread_mutex_init (&cache->stripes[i].mutex, NULL) == 0);
     list_init (&cache->stripes[i].frames);
   }
-  CHECK (pthread_mutex_init (&cache->pool.mutex, NULL) == 0);
-  list_init (&cache->pool.frames);
   for (uint32_t i = 0; i < count; i++) {
-    list_append (&cache->pool.frames, &cache->frames[i].queue_link);
-    atomic_init (&cache->frames[i].queue, QUEUE_POOL);
+    list_init (&cache->frames[i].queue_link);
+    pool_put (cache, &cache->frames[i]);
   }
-  atomic_init (&cache->pool.count, count);
   return true;
 }
 
@@ -510,7 +560,7 @@ replacement_destroy (struct cache *cache)
 {
   for (unsigned i = 0; i < FREE_STRIPES; i++)
     pthread_mutex_destroy (&cache->stripes[i].mutex);
-  pthread_mutex_destroy (&cache->pool.mutex);
+  pool_destroy (&cache->pool);
   pthread_mutex_destroy (&cache->replacement.mutex);
   free (cache->replacement.ghost.entries);
 }
@@ -543,12 +593,31 @@ queue_verify (const struct list *list, enum frame_queue queue)
 
   list_for_each (link, list) {
     const struct frame *frame = container_of (link, struct frame, queue_link);
-    bool is_free = queue == QUEUE_POOL || queue == QUEUE_NONE;
 
     CHECK (atomic_load (&frame->queue) == queue);
-    CHECK ((atomic_load (&frame->references) == 0) == is_free);
-    CHECK (frame_state (frame) == (is_free ? FRAME_FREE : FRAME_CLEAN));
+    CHECK ((atomic_load (&frame->references) == 0) == (queue == QUEUE_NONE));
+    CHECK (frame_state (frame) == (queue == QUEUE_NONE ? FRAME_FREE : FRAME_CLEAN));
     count++;
+  }
+  return count;
+}
+
+static uint64_t
+pool_verify (struct cache *cache)
+{
+  const struct pool *pool = &cache->pool;
+  uint64_t count = 0;
+
+  for (uint32_t i = 0; i < cache->frame_count; i++) {
+    const struct frame *frame = &cache->frames[i];
+    uint64_t word = pool->words[i / 64];
+    bool is_here = (word >> i % 64 & 1) != 0;
+
+    CHECK (is_here == (atomic_load (&frame->queue) == QUEUE_POOL));
+    CHECK (!is_here || (frame_state (frame) == FRAME_FREE && atomic_load (&frame->references) == 0));
+    CHECK ((word != 0) == ((pool->summary[i / 4096] >> i / 64 % 64 & 1) != 0));
+    CHECK (!is_here || pool->lowest <= i / 4096);
+    count += is_here;
   }
   return count;
 }
@@ -561,7 +630,7 @@ replacement_verify (struct cache *cache)
   CHECK (atomic_load (&replacement->evict_begun) == atomic_load (&replacement->evict_ended));
   CHECK (queue_verify (&replacement->small, QUEUE_SMALL) == replacement->small_count);
   CHECK (queue_verify (&replacement->main, QUEUE_MAIN) == replacement->main_count);
-  CHECK (queue_verify (&cache->pool.frames, QUEUE_POOL) == atomic_load (&cache->pool.count));
+  CHECK (pool_verify (cache) == atomic_load (&cache->pool.count));
   for (unsigned i = 0; i < FREE_STRIPES; i++)
     CHECK (queue_verify (&cache->stripes[i].frames, QUEUE_NONE)
            == atomic_load (&cache->stripes[i].count));

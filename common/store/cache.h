@@ -169,6 +169,9 @@ bool cache_dirty_wanted (struct cache *cache);
  * free.  NULL only if the caller was not admitted (optional populators) and nothing can be
  * evicted. */
 struct frame *cache_allocate (struct cache *cache);
+/* COUNT at once, for a caller that was admitted; side by side in memory, as far as there are such:
+ * a long payload is received and sent in fewer and longer pieces. */
+void cache_allocate_all (struct cache *cache, struct frame **frames, uint32_t count);
 /* One more reference on a frame that the caller (or the index, under the caller's protection)
  * references. */
 void cache_reference (struct frame *frame);

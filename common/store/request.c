@@ -90,12 +90,8 @@ request_take_frames (struct request *request)
       return -ENOMEM;
     }
   }
-  for (request->frame_count = 0; request->frame_count < count; request->frame_count++) {
-    struct frame *frame = cache_allocate (cache);
-
-    CHECK (frame != NULL);    /* what is admitted finds a frame */
-    request->frames[request->frame_count] = frame;
-  }
+  cache_allocate_all (cache, request->frames, count);
+  request->frame_count = count;
   return 0;
 }
 
@@ -215,9 +211,13 @@ request_segments (struct request *request, uint64_t from, struct iovec *segments
     struct frame *frame = request->frames[at / BLOCK_SIZE - first];
     uint64_t within = at % BLOCK_SIZE;
     uint64_t length = MIN (BLOCK_SIZE - within, end - at);
-    uint8_t *data = frame != NULL ? frame->data : (uint8_t *) zero_block;
+    uint8_t *data = (frame != NULL ? frame->data : (uint8_t *) zero_block) + within;
+    struct iovec *last = count > 0 ? &segments[count - 1] : NULL;
 
-    segments[count++] = (struct iovec) { data + within, length };
+    if (last != NULL && (uint8_t *) last->iov_base + last->iov_len == data)
+      last->iov_len += length;
+    else
+      segments[count++] = (struct iovec) { data, length };
     *bytes += length;
     at += length;
   }

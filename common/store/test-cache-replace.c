@@ -29,6 +29,41 @@ scan_read (struct cache *cache, struct cache_disk *disk, uint64_t block)
   return hit;
 }
 
+/* Frames of a long request lie side by side, and leave such a piece, whoever else has taken some, and
+ * in whatever order the requests end. */
+static void
+test_side_by_side (void **state)
+{
+  enum { FRAMES = 1 << 17, LENGTH = 256 };
+  struct arena *arena = arena_make (FRAMES);
+  struct cache *cache = cache_create (arena);
+  struct frame *frames[2][LENGTH], *single[64];
+
+  (void) state;
+  for (unsigned round = 0; round < 3; round++) {
+    for (unsigned i = 0; i < ARRAY_COUNT (single); i++)
+      single[i] = cache_allocate (cache);
+    for (unsigned half = 0; half < 2; half++)
+      cache_allocate_all (cache, frames[half], LENGTH);
+    for (unsigned half = 0; half < 2; half++) {
+      unsigned breaks = 0;
+
+      for (unsigned i = 1; i < LENGTH; i++)
+        breaks += (uint8_t *) frames[half][i]->data
+                  != (uint8_t *) frames[half][i - 1]->data + BLOCK_SIZE;
+      assert_true (breaks <= 2);
+    }
+    for (unsigned i = 0; i < ARRAY_COUNT (single); i++)
+      cache_put (cache, single[i]);
+    for (unsigned half = 2; half-- > 0;)
+      for (unsigned i = 0; i < LENGTH; i++)
+        cache_put (cache, frames[half][i]);
+    cache_verify (cache);
+  }
+  cache_destroy (cache, false);
+  arena_free (arena);
+}
+
 static void
 test_scan (void **state)
 {
@@ -218,6 +253,7 @@ int
 main (void)
 {
   const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_side_by_side),
     cmocka_unit_test (test_scan),
     cmocka_unit_test (test_step),
     cmocka_unit_test (test_invalidate),
