@@ -47,8 +47,35 @@ def rows_of(results):
 
 
 def best_peer(unit, found):
-    peers = [found[name]["median"] for name in PEERS if name in found]
-    return (max(peers) if UNITS[unit] else min(peers)) if peers else None
+    """(median, name) of the best of them."""
+    peers = [(found[name]["median"], name) for name in PEERS if name in found]
+    return (max(peers) if UNITS[unit] else min(peers)) if peers else (None, "")
+
+
+def floor_of(found):
+    return found.get("floor", found.get("fio", {})).get("median")
+
+
+def ratio(unit, one, other):
+    return number(better(unit, one, other) or None)
+
+
+def summary(rows):
+    """A line for each work: Lacuna beside the best peer, and the floor."""
+    lines = [f"{'':42}{'lacuna':>8}  {'min .. max':13}{'floor':>8}{'/floor':>7}{'peer':>8}{'/peer':>7}  best peer"]
+    for work, pin, unit, found in rows:
+        if "lacuna" not in found:
+            continue
+        figures, floor, (peer, name) = found["lacuna"], floor_of(found), best_peer(unit, found)
+        spread = f"{number(figures['min'])} .. {number(figures['max'])}"
+        what = f"{work}, {unit}" + (f", {pin}" if pin == "same" else "")
+        if len(what) > 42:
+            lines.append(what)
+            what = ""
+        lines.append(f"{what:42}{number(figures['median']):>8}  {spread:13}{number(floor):>8}"
+                     f"{ratio(unit, figures['median'], floor):>7}{number(peer):>8}"
+                     f"{ratio(unit, figures['median'], peer):>7}  {name}")
+    return lines + [""]
 
 
 def table(machine, rows):
@@ -57,18 +84,16 @@ def table(machine, rows):
              ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
              f"medians of {machine['repeats']} (or fewer, as time allowed), {machine['seconds']} s each; "
              "/floor, /peer: how many times as good as the floor, as the best peer that stores its data",
-             "CPU, calls, switches: of the server, per request", ""]
+             "CPU, calls, switches: of the server, per request; fio, with direct I/O, stands for the floor where it was run",
+             "", *summary(rows)]
     head = f"{'':24}{'median':>9}{'min':>9}{'max':>9}{'/floor':>8}{'/peer':>8}{'CPU us':>9}{'calls':>8}{'switches':>9}"
     for work, pin, unit, found in rows:
-        floor = found.get("floor", found.get("fio", {})).get("median")
-        peer = best_peer(unit, found)
+        floor, (peer, _) = floor_of(found), best_peer(unit, found)
         lines += [f"{work}  ({pin}, {unit})", head]
         for name, figures in found.items():
-            def ratio(to):
-                value = better(unit, figures["median"], to)
-                return f"{value:.2f}" if value else ""
             lines.append(f"  {name:22}{number(figures['median']):>9}{number(figures['min']):>9}{number(figures['max']):>9}"
-                         f"{ratio(floor):>8}{ratio(peer):>8}{number(figures['cpu_us']):>9}"
+                         f"{ratio(unit, figures['median'], floor):>8}{ratio(unit, figures['median'], peer):>8}"
+                         f"{number(figures['cpu_us']):>9}"
                          f"{number(figures['syscalls']):>8}{number(figures['switches']):>9}")
         lines.append("")
     return "\n".join(lines)

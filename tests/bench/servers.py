@@ -85,6 +85,8 @@ class Server:
 
     def create(self, size, prefix=None):
         """A new disk, nothing served yet."""
+        # What is left of the one before, blocks to be discarded to begin with, is not this one's to wait for.
+        os.sync()
         self.size = size
         self.directory = tempfile.mkdtemp(prefix=f"lacuna-bench-{self.name}-", dir=self.bench.directory)
         self.socket = os.path.join(self.directory, "socket")
