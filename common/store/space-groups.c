@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* space-groups.c - bitmaps of single groups; see space-groups.h.
  *
- * A group has a bitmap only while it is neither all free nor all in use.  The lengths of its
- * longest runs are kept as upper bounds: freeing raises them to the most, a search in vain makes
- * them exact, so that each state of a group is searched in vain at most once.
+ * A group has bitmaps only while it is neither all free nor all in use, or while the host holds some
+ * of what is free in it, and not all.  The lengths of its longest runs are kept as upper bounds:
+ * freeing raises them to the most, a search in vain makes them exact, so that each state of a group
+ * is searched in vain at most once.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -154,6 +155,22 @@ bitmap_create (const struct space *space)
   return calloc (divide_up (space->geometry.group_blocks, 64), sizeof (uint64_t));
 }
 
+/* Of an open group: all of it, or nothing any more where there is no memory for a bitmap: then the
+ * host keeps the space until the blocks are used again, and no harm is done. */
+static void
+group_open_held (struct space *space, struct group *group, uint32_t first, uint32_t end)
+{
+  if (group->held_count == 0)
+    return;
+  group->held = bitmap_create (space);
+  if (group->held) {
+    bits_set (group->held, first, end - first, true);
+    return;
+  }
+  space->counts.undiscarded -= group->held_count;
+  group->held_count = group->held_longest = 0;
+}
+
 bool
 group_open (struct space *space, uint64_t number)
 {
@@ -170,6 +187,7 @@ group_open (struct space *space, uint64_t number)
     CHECK (group->free == end - first);
     bits_set (group->busy, first, end - first, false);
     space->opened_free += group->free;
+    group_open_held (space, group, first, end);
   }
   return true;
 }
@@ -178,13 +196,13 @@ void
 group_close (struct space *space, uint64_t number)
 {
   struct group *group = &space->groups[number];
+  bool is_mixed = group->free > 0 && group->free < group_data (space, number);
 
   if (group->held && group->held_count == 0) {
     free (group->held);
     group->held = NULL;
   }
-  if (group->busy == NULL || group->held
-      || (group->free > 0 && group->free < group_data (space, number)))
+  if (group->busy == NULL || is_mixed || (group->held && group->held_count < group->free))
     return;
   /* Reserved blocks must be allocatable without memory. */
   if (group->free > 0 && space->opened_free - group->free < space->counts.reserved)
@@ -195,7 +213,8 @@ group_close (struct space *space, uint64_t number)
   }
   space->opened_free -= group->free;
   free (group->busy);
-  group->busy = NULL;
+  free (group->held);
+  group->busy = group->held = NULL;
 }
 
 /* --- looking --- */
@@ -248,6 +267,8 @@ group_held_at (const struct space *space, uint64_t number, uint32_t start, uint3
   const struct group *group = &space->groups[number];
   uint32_t end = MIN (group_data_end (space, number), start + max);
 
+  if (group->busy == NULL)
+    return group->held_count > 0 ? end - start : 0;
   return group->held ? bits_next (group->held, start, end, false) - start : 0;
 }
 
@@ -293,6 +314,7 @@ group_unhold (struct space *space, struct group *group, uint32_t start, uint32_t
   count = bits_count (group->held, start, start + length);
   bits_set (group->held, start, length, false);
   group->held_count -= count;
+  group->held_longest = MIN (group->held_longest, group->held_count);
   space->counts.undiscarded -= count;
 }
 
@@ -335,6 +357,17 @@ group_hold (struct space *space, uint64_t number, uint32_t start, uint32_t end)
   space->discard_bound = UINT64_MAX;
 }
 
+void
+group_hold_all (struct space *space, uint64_t number)
+{
+  struct group *group = &space->groups[number];
+
+  CHECK (group->busy == NULL && group->free == group_data (space, number));
+  space->counts.undiscarded += group->free - group->held_count;
+  group->held_count = group->held_longest = group->free;
+  space->discard_bound = UINT64_MAX;
+}
+
 bool
 group_put (struct space *space, uint64_t number, uint32_t start, uint32_t length, bool held)
 {
@@ -363,13 +396,13 @@ group_verify (const struct space *space, uint64_t number)
   const struct group *group = &space->groups[number];
   uint32_t first = group_data_first (space, number), end = group_data_end (space, number), at, to;
 
-  CHECK (group->held_count == (group->held ? bits_count (group->held, first, end) : 0));
   if (group->busy == NULL) {
-    CHECK (group->held == NULL);
+    CHECK (group->held == NULL && (group->held_count == 0 || group->held_count == group->free));
     CHECK (group->free == 0 || group->free == end - first);
     CHECK (group->free == 0 || group->longest == group->free);
     return;
   }
+  CHECK (group->held_count == (group->held ? bits_count (group->held, first, end) : 0));
   CHECK (group->free == end - first - bits_count (group->busy, first, end));
   CHECK (bits_next (group->busy, 0, first, false) == first);
   CHECK (bits_next (group->busy, end, space->geometry.group_blocks, false)

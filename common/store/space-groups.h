@@ -34,7 +34,8 @@ struct group {
   /* One bit per block: it is not free, or not for data at all.  NULL: the group is closed, which
    * it is only while all of its data is free, or none. */
   uint64_t *busy;
-  uint64_t *held;              /* free, but the host still holds it; NULL: none */
+  uint64_t *held;              /* free, but the host still holds it; NULL: none, or, of a closed
+                                  group, all if held_count is not 0 */
   uint64_t *nodes;             /* one bit per node in use; NULL: none */
   uint32_t free;               /* data blocks */
   uint32_t held_count;
@@ -69,6 +70,7 @@ struct space {
   uint64_t streams[STREAM_SLOTS];  /* current group of each, NO_GROUP */
   uint64_t run_bound;          /* no known group has a longer free run */
   uint64_t discard_bound;      /* nor a longer held one that may be discarded */
+  uint64_t discard_next;       /* where the last one that was discarded ended */
   uint64_t batch;              /* the current one */
   struct pending_chunk *pending_first, *pending_last;
   struct pending_chunk *pending_spare;   /* for when there is no memory */
@@ -126,6 +128,8 @@ void group_take (struct space *space, uint64_t number, uint32_t start, uint32_t 
 bool group_put (struct space *space, uint64_t number, uint32_t start, uint32_t length, bool held);
 /* Free blocks from START to END count as held. */
 void group_hold (struct space *space, uint64_t number, uint32_t start, uint32_t end);
+/* All of a group that is closed and free; needs no memory. */
+void group_hold_all (struct space *space, uint64_t number);
 /* Whether all of a run is free, or all of it not free. */
 bool group_is_free (const struct space *space, uint64_t number, uint32_t start, uint32_t length);
 bool group_is_busy (const struct space *space, uint64_t number, uint32_t start, uint32_t length);

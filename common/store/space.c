@@ -248,6 +248,11 @@ space_mark_undiscarded (struct space *space, uint64_t end)
       break;
     if (space->groups[number].free == 0 || end - base <= group_data_first (space, number))
       continue;
+    /* A store may be much larger than what is in it: no bitmap for each gigabyte of it. */
+    if (space->groups[number].busy == NULL && end - base >= group_data_end (space, number)) {
+      group_hold_all (space, number);
+      continue;
+    }
     if (! group_open (space, number))
       break;
     group_hold (space, number, group_data_first (space, number),
@@ -596,6 +601,21 @@ space_release_batches (struct space *space, uint64_t batch)
 
 /* --- passing down --- */
 
+/* What is left of the run whose beginning was passed down last: group after group is done with, and
+ * needs its bitmaps no more. */
+static bool
+find_rest_to_discard (struct space *space, uint32_t most, struct found *found)
+{
+  uint64_t number = place_group (space, space->discard_next);
+  uint32_t start = place_in_group (space, space->discard_next);
+
+  if (number >= space->groups_known || space->groups[number].busy == NULL
+      || space->groups[number].is_refused)
+    return false;
+  *found = (struct found) { number, start, group_held_at (space, number, start, most) };
+  return found->length > 0;
+}
+
 /* Finds held blocks: first long runs, then ever shorter ones. */
 static bool
 find_to_discard (struct space *space, uint32_t most, struct found *found)
@@ -604,6 +624,8 @@ find_to_discard (struct space *space, uint32_t most, struct found *found)
 
   if (space->discard_bound == 0 || most == 0)
     return false;
+  if (find_rest_to_discard (space, most, found))
+    return true;
   for (;; wanted /= DISCARD_ROUND) {
     wanted = MAX (1u, MIN (wanted, space->discard_bound));
     for (uint64_t i = 0; i < space->groups_known; i++)
@@ -634,6 +656,7 @@ space_discard_begin (struct space *space, uint64_t max, uint64_t *place)
     *place = found.number * space->geometry.group_blocks + found.start;
     group_take (space, found.number, found.start, found.length);
     counts->discarding += found.length;
+    space->discard_next = *place + found.length;
   } else
     found.length = 0;
   pthread_mutex_unlock (&space->mutex);

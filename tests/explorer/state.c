@@ -559,6 +559,7 @@ put_space (struct space *space)
   put_bytes (space->streams, sizeof space->streams);
   put (space->run_bound);
   put (space->discard_bound);
+  put (space->discard_next);
   put (space->batch);
   put (space->node_hint);
   put (space->nodes_used);
