@@ -43,6 +43,7 @@ slot_get (struct connection *connection)
   slot->is_in_engine = false;
   slot->length = slot->at = 0;
   slot->read_bytes = slot->sent = slot->chunk_end = 0;
+  slot->is_open = false;
   return slot;
 }
 
@@ -202,7 +203,8 @@ compose_error (struct output *output, const struct slot *slot)
 }
 
 /* The next chunk of a READ, from slot->sent on: its header, and slot->chunk_end.  Holes cost no
- * bytes, unless the client wants the data in one piece. */
+ * bytes, unless the client wants the data in one piece.  A chunk whose data has not all been read
+ * is not said to be the last one: an error may still follow it. */
 static void
 begin_read_chunk (struct output *output, struct slot *slot)
 {
@@ -219,7 +221,8 @@ begin_read_chunk (struct output *output, struct slot *slot)
     is_hole = slot_is_hole (slot, &length);
     CHECK (length > 0);
   }
-  is_last = at + length == slot->length;
+  is_last = at + length == slot->length && slot_end (slot) == slot->length;
+  slot->is_open = !is_last;
   if (is_hole) {
     struct nbd_hole *hole
       = add_chunk (output, slot, NBD_CHUNK_OFFSET_HOLE, is_last, sizeof *hole, 0);
@@ -288,8 +291,29 @@ compose_read (struct output *output, struct slot *slot)
     begin_read_chunk (output, slot);
     compose_read_data (output, slot);
   }
+  if (slot->is_open) {
+    if (!output_has_room (output))
+      return false;
+    add_chunk (output, slot, NBD_CHUNK_NONE, true, 0, 0);
+  }
   worker_count (&connection->worker->counters.sent_bytes, slot->length);
   return true;
+}
+
+/* The rest of a chunk that was begun, when what belongs there could not be read: zeros, and then
+ * comes the error.  True: all of it is in the output. */
+static bool
+compose_padding (struct output *output, struct slot *slot)
+{
+  if (slot->sent < slot->chunk_end)
+    memset (slot->copy, 0, slot->copy_bytes);
+  while (slot->sent < slot->chunk_end && output_has_room (output)) {
+    uint64_t step = MIN (slot->chunk_end - slot->sent, slot->copy_bytes);
+
+    add_data (output, slot->copy, step);
+    slot->sent += step;
+  }
+  return slot->sent == slot->chunk_end && output_has_room (output);
 }
 
 static void
@@ -346,9 +370,11 @@ compose (struct output *output, struct slot *slot)
 {
   bool is_structured = slot->connection->is_structured;
 
-  if (slot->failure.error && is_structured)
+  if (slot->failure.error && is_structured) {
+    if (!compose_padding (output, slot))
+      return false;
     compose_error (output, slot);
-  else if (slot->failure.error)
+  } else if (slot->failure.error)
     add_simple (output, slot);
   else if (slot->command == NBD_CMD_READ && slot->length > 0)
     return compose_read (output, slot);

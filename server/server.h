@@ -268,6 +268,7 @@ struct slot {
   uint64_t read_bytes;             /* counted in connection->read_bytes */
   uint64_t sent;                   /* READ: bytes whose reply has been composed */
   uint64_t chunk_end;              /* READ: where the chunk that is being composed ends */
+  bool is_open;                    /* READ: that chunk was not said to be the last one */
   uint64_t changes_before;         /* FLUSH: connection->changes_done when it came */
   unsigned contexts;               /* BLOCK_STATUS: to be answered */
   struct status_extent one_extent[CONTEXT_COUNT];

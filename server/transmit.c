@@ -73,14 +73,14 @@ end_written_piece (struct slot *slot)
 }
 
 /* A later piece of a READ is there.  In the middle of what it was promised, the client cannot be
- * told of an error. */
+ * told of an error, unless it gets its reply in chunks. */
 static void
 end_fetched_piece (struct slot *slot)
 {
   struct connection *connection = slot->connection;
 
   connection->unfinished = NULL;
-  connection->is_broken = slot->failure.error && slot->sent < slot->chunk_end;
+  connection->is_broken = slot->failure.error && !connection->is_structured;
   list_prepend (&connection->done, &slot->link);
   connection_changed (connection);
 }

@@ -90,8 +90,9 @@ def check_all(server, how, seed, longest=3 * MIB):
     assert c.read(30 * MIB, longest) == content[30 * MIB:30 * MIB + longest]
     if how != "simple":
         c.request(READ, 2 * MIB + 3, 5 * MIB, DF)
-        (kind, data), = c.chunks(2 * MIB + 3)
+        (kind, data), *rest = c.chunks(2 * MIB + 3)
         assert kind == OFFSET_DATA and data[8:] == content[2 * MIB + 3:7 * MIB + 3]
+        assert rest in ([], [(NONE, b"")]), rest
         assert sum(size for size, _ in c.status(0, SIZE)[1]) <= SIZE
     # Many at once, answered in whatever order, and some of them wrong.
     asked = {}
@@ -173,6 +174,21 @@ def test_errors_in_the_middle():
     found = c.chunks()
     assert found[0][0] == OFFSET_DATA and found[-1][0] == ERROR, found[-1]
     assert c.error(8) == 0
+    # In one piece: what was begun is ended, with zeros, and not said to be the last; then comes the error.
+    for how in ("structured", "extended"):
+        c.close()
+        wait_for(server, "connections", 0)
+        c = connect(server, "disk", how)
+        assert c.ask(RESIZE, SIZE, 0) == 0 and c.write(0, pattern(2, BLOCK)) == 0
+        make = extended_request if how == "extended" else request
+        c.put(make(READ, 1, 32 * MIB, DF) + make(RESIZE, BLOCK, 0, cookie=8))
+        wait_for(server, "size", BLOCK)
+        cookie, flags, kind, data = c.chunk(1)
+        assert (cookie, flags, kind, len(data)) == (7, 0, OFFSET_DATA, 8 + 32 * MIB)
+        assert data[8:] == pattern(2, BLOCK)[1:] + bytes(32 * MIB - BLOCK + 1)
+        cookie, flags, kind, data = c.chunk(1)
+        assert (cookie, flags, kind) == (7, DONE, ERROR)
+        assert c.error(8) == 0
     c.close()
     # Who shares a disk may not shrink it.
     wait_for(server, "connections", 0)
