@@ -153,23 +153,35 @@ judge_payload (const struct connection *connection, const struct arrived *arrive
   return NBD_CAUSE_NONE;
 }
 
+static bool
+is_within (uint64_t offset, uint64_t length, uint64_t size)
+{
+  return offset <= size && length <= size - offset;
+}
+
 /* What a client knew as a part of the disk before it resized it gets another answer than what never
  * was one. */
-static bool
-is_cut_off (const struct connection *connection, const struct arrived *arrived)
+static enum nbd_cause
+judge_end (const struct connection *connection, uint64_t offset, uint64_t length)
 {
+  if (is_within (offset, length, disk_size (connection->disk)))
+    return NBD_CAUSE_NONE;
   return connection->transmission_flags & NBD_SEND_RESIZE
-         && arrived->offset <= connection->size_seen
-         && arrived->length <= connection->size_seen - arrived->offset;
+         && is_within (offset, length, connection->size_seen)
+           ? NBD_CAUSE_CUT_OFF : NBD_CAUSE_BEYOND_END;
 }
 
 static enum nbd_cause
 judge_range (const struct connection *connection, const struct arrived *arrived)
 {
-  uint64_t size = disk_size (connection->disk), offset = arrived->offset, length = arrived->length;
+  uint64_t offset = arrived->offset, length = arrived->length;
+  enum nbd_cause cause;
 
   if (arrived->command == NBD_CMD_FLUSH)
     return offset == 0 && length == 0 ? NBD_CAUSE_NONE : NBD_CAUSE_FLUSH_RANGE;
+  cause = judge_end (connection, offset, length);
+  if (cause != NBD_CAUSE_NONE)
+    return cause;
   if ((arrived->command == NBD_CMD_WRITE || arrived->command == NBD_CMD_READ)
       && length > STORE_REQUEST_MAX)
     return arrived->command == NBD_CMD_READ && connection->is_structured
@@ -177,9 +189,7 @@ judge_range (const struct connection *connection, const struct arrived *arrived)
   /* The one command without a payload whose work grows with its length. */
   if (arrived->command == NBD_CMD_WRITE_ZEROES && arrived->flags & NBD_CMD_FLAG_NO_HOLE
       && length > NO_HOLE_MAX)
-    return NBD_CAUSE_TOO_LONG;
-  if (offset > size || length > size - offset)
-    return is_cut_off (connection, arrived) ? NBD_CAUSE_CUT_OFF : NBD_CAUSE_BEYOND_END;
+    return arrived->flags & NBD_CMD_FLAG_FAST_ZERO ? NBD_CAUSE_NOT_FAST : NBD_CAUSE_TOO_LONG;
   if (arrived->command == NBD_CMD_BLOCK_STATUS && length == 0)
     return NBD_CAUSE_NO_STATUS;
   return NBD_CAUSE_NONE;

@@ -199,10 +199,12 @@ def test_extended_lengths():
     assert c.status(0, size)[1] == [(size, 3)]
     for command, error in ((TRIM, EINVAL), (CACHE, EINVAL), (BLOCK_STATUS, EINVAL), (WRITE_ZEROES, ENOSPC)):
         for offset, length in ((0, size + 1), (1, size), (1, (1 << 64) - 1), ((1 << 64) - 1, (1 << 64) - 1)):
-            assert c.ask(command, offset, length) == error, (command, offset, length)
+            for flags in (0, NO_HOLE, NO_HOLE | FAST_ZERO) if command == WRITE_ZEROES else (0,):
+                assert c.ask(command, offset, length, flags) == error, (command, offset, length, flags)
     assert c.ask(READ, 0, 1 << 40) == EOVERFLOW
     # To take space for exabytes would be work for hours, and memory for as many extents.
     assert c.ask(WRITE_ZEROES, 0, size, NO_HOLE) == EINVAL and c.ask(WRITE_ZEROES, 0, 1 << 40, NO_HOLE) == 0
+    assert c.ask(WRITE_ZEROES, 0, size, NO_HOLE | FAST_ZERO) == ENOTSUP, "what is not fast says so"
     assert c.ask(TRIM, 0, size) == 0
     # The same with compact headers: what an extent cannot express is told in pieces.
     c = Wire(f"nbd+unix:///big?socket={big.sock}")
@@ -235,6 +237,19 @@ def test_extended_payloads():
     c.go()
     assert c.ask(WRITE, 0, 4, PAYLOAD_LEN, payload=b"lost") == EINVAL, "no such flag in a compact header"
     assert c.read(0, 4) == bytes(4)
+
+
+def test_too_long_and_beyond_the_end():
+    """Who asks for less of what is not there gets it no more than who asks for much."""
+    for structured in (False, True):
+        c = Raw()
+        if structured:
+            c.option(STRUCTURED_REPLY)
+        c.go()
+        assert c.ask(READ, 0, 40 * MIB) == (EOVERFLOW if structured else EINVAL)
+        assert c.ask(READ, SIZE - 4096, 40 * MIB) == EINVAL
+        assert c.ask(WRITE, SIZE - 4096, 33 * MIB, payload=bytes(33 * MIB)) == ENOSPC
+        assert c.read(SIZE - 4096, 4096) == bytes(4096)
 
 
 def filter_of(length, *ids):

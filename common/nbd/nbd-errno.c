@@ -97,8 +97,6 @@ nbd_cause_of_errno (int error)
     return NBD_CAUSE_NO_SPACE;
   case ENOMEM:
     return NBD_CAUSE_NO_MEMORY;
-  case EOPNOTSUPP:
-    return NBD_CAUSE_NOT_FAST;
   case ESHUTDOWN:
     return NBD_CAUSE_SHUTDOWN;
   default:

@@ -25,6 +25,7 @@ enum nbd_cause {
   NBD_CAUSE_PAYLOAD,             /* that the command does not take; or none where there must be */
   NBD_CAUSE_TOO_LONG,            /* READ or WRITE (a payload was read and thrown away), or
                                     WRITE_ZEROES with NO_HOLE */
+  NBD_CAUSE_NOT_FAST,            /* the same with FAST_ZERO */
   NBD_CAUSE_TOO_LONG_TO_SPLIT,   /* READ whose client negotiated DF, so that it knows EOVERFLOW */
   NBD_CAUSE_FLUSH_RANGE,         /* FLUSH with an offset or a length */
   NBD_CAUSE_NO_CONTEXT,          /* BLOCK_STATUS, and no metadata context was negotiated */
@@ -45,7 +46,6 @@ enum nbd_cause {
   NBD_CAUSE_INVALID,
   NBD_CAUSE_NO_SPACE,
   NBD_CAUSE_NO_MEMORY,
-  NBD_CAUSE_NOT_FAST,
   NBD_CAUSE_IO,
 };
 
