@@ -239,6 +239,17 @@ request_judge (const struct connection *connection, const struct arrived *arrive
   return failure;
 }
 
+struct nbd_failure
+request_failure (const struct slot *slot)
+{
+  const struct request *request = &slot->request;
+  enum nbd_cause cause = judge_end (slot->connection, request->offset, request->length);
+
+  if (cause == NBD_CAUSE_NONE)
+    cause = nbd_cause_of_errno (request->op.error);
+  return nbd_failure (slot->command, cause);
+}
+
 unsigned
 request_engine_flags (uint16_t command, uint16_t flags)
 {

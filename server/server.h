@@ -338,6 +338,8 @@ int request_decode (const struct connection *connection, const uint8_t *data, si
 /* Everything that can be wrong with a request before it is started. */
 struct nbd_failure request_judge (const struct connection *connection,
                                   const struct arrived *arrived);
+/* What it is to the client that the engine could not do it: the disk may have shrunk under it. */
+struct nbd_failure request_failure (const struct slot *slot);
 unsigned request_engine_flags (uint16_t command, uint16_t flags);   /* as the client sent them */
 
 /* --- rest.c: what a client that has gone has left behind in its socket --- */

@@ -121,7 +121,7 @@ on_done (struct request *request)
 
   connection->in_engine--;
   if (request->op.error)
-    slot->failure = nbd_failure (slot->command, nbd_cause_of_errno (request->op.error));
+    slot->failure = request_failure (slot);
   else if (slot->copy)
     slot_copy_piece (slot);
   if (command_infos[slot->command].is_change)

@@ -173,6 +173,7 @@ def test_errors_in_the_middle():
     wait_for(server, "size", BLOCK)
     found = c.chunks()
     assert found[0][0] == OFFSET_DATA and found[-1][0] == ERROR, found[-1]
+    assert chunks_error(found) == ENOSPC, "as what comes later"
     assert c.error(8) == 0
     # In one piece: what was begun is ended, with zeros, and not said to be the last; then comes the error.
     for how in ("structured", "extended"):
