@@ -367,6 +367,24 @@ def test_resize():
         own.stop()
 
 
+def test_resize_beside_reading_ahead():
+    """What the server reads ahead for a client is nobody else who uses the disk."""
+    own = Server({"disk": SIZE}, "--resize").start()
+    c = resized(own)
+    for i in range(32):
+        assert c.write(i * MIB, bytes([i + 1]) * MIB) == 0
+    c.close()
+    own.stop()
+    own.start()
+    c = resized(own)
+    for i in range(200):
+        c.put(request(READ, i * 128 * KIB, 128 * KIB))
+        assert c.simple(128 * KIB)[:2] == (7, 0)
+        assert c.ask(RESIZE, SIZE - (i + 1) * BLOCK, 0) == 0, i
+    c.close()
+    own.stop()
+
+
 def test_resize_is_not_for_all():
     c = Raw()
     c.go()

@@ -366,7 +366,7 @@ keeper_may_forget (struct disk *disk)
 {
   return disk->map.tree.node_count == 0 && disk->map.tree.superseded == NULL
          && disk->map.tree.given_up == NULL && !atomic_load (&disk->is_changed)
-         && atomic_load (&disk->references) == 0;
+         && atomic_load (&disk->references) == 0 && atomic_load (&disk->readaheads) == 0;
 }
 
 static bool

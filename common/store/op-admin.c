@@ -281,7 +281,8 @@ admin_check_delete (struct admin *admin)
     return next;
   /* From here on nobody can open it. */
   pthread_mutex_lock (&store->disks_mutex);
-  is_open = atomic_load (&admin->disk->references) > 0;
+  is_open = atomic_load (&admin->disk->references) > 0
+            || atomic_load (&admin->disk->readaheads) > 0;
   admin->disk->is_dying = !is_open;
   pthread_mutex_unlock (&store->disks_mutex);
   if (is_open) {

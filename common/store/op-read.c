@@ -329,7 +329,7 @@ readahead_done (struct request *request)
 
   request_release (request);
   free (request);
-  disk_close (disk);
+  atomic_fetch_sub (&disk->readaheads, 1);
 }
 
 /* The stream went on where it had ended: the window doubles, and the next one is fetched when the
@@ -359,7 +359,7 @@ readahead_after (struct request *request)
   if (ahead == NULL)
     return;
   stream->ahead_end = from + window;
-  atomic_fetch_add (&request->disk->references, 1);
+  atomic_fetch_add (&request->disk->readaheads, 1);
   request_init (ahead, stream->context != NULL ? stream->context : request->op.context,
                 request->disk, REQUEST_CACHE, 0, from, window, readahead_done);
   request_start (ahead);

@@ -101,6 +101,7 @@ struct disk {
                                        exclusive */
   _Atomic uint64_t last_position;   /* journal position after its newest item */
   _Atomic unsigned references;      /* disk_open, and the keeper's work on it */
+  _Atomic unsigned readaheads;      /* in flight, for somebody who has it open, or had */
   _Atomic uint64_t placements;      /* how often write-back has given blocks another place, or one */
   _Atomic bool has_write_error;     /* a write-back failed and has not succeeded since */
   _Atomic bool is_changed;          /* its disk node must be written by the next checkpoint */

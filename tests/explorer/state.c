@@ -530,6 +530,7 @@ put_disk (struct world *world, struct disk *disk)
   put (atomic_load (&disk->size));
   put (atomic_load (&disk->last_position));
   put (atomic_load (&disk->references));
+  put (atomic_load (&disk->readaheads));
   put (atomic_load (&disk->has_write_error) | atomic_load (&disk->is_changed) << 1
        | disk->is_dying << 2 | disk->is_deleted << 3 | disk->frozen_is_dying << 4);
   put (disk->write_error);
