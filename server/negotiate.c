@@ -202,6 +202,7 @@ option_list (struct connection *connection, const struct asked *option)
   struct negotiation *negotiation = &connection->negotiation;
   struct store *store = connection->worker->server->store;
   struct disk_info *infos = NULL;
+  unsigned named = 0;
   size_t count;
 
   if (option->length > 0) {
@@ -211,9 +212,12 @@ option_list (struct connection *connection, const struct asked *option)
   count = store_list_disks (store, NULL, 0);
   if (count > 0)
     infos = calloc (count, sizeof *infos);
-  if (infos)
-    count = MIN (count, store_list_disks (store, infos, count));
-  for (size_t i = 0; infos && i < count; i++) {
+  if (count > 0 && !infos) {
+    answer_error (connection, option->kind, NBD_REP_ERR_TOO_BIG, "There are too many disks.");
+    return;
+  }
+  count = MIN (count, store_list_disks (store, infos, count));
+  for (size_t i = 0; i < count; i++) {
     be32 length = to_be32 ((uint32_t) strlen (infos[i].name));
 
     if (rights_of (connection, infos[i].name) == ACCESS_NONE)
@@ -222,12 +226,14 @@ option_list (struct connection *connection, const struct asked *option)
                    sizeof length + strlen (infos[i].name));
     answer_append (connection, &length, sizeof length);
     answer_append (connection, infos[i].name, strlen (infos[i].name));
+    named++;
   }
   free (infos);
   answer_ack (connection, option->kind);
-  /* `qemu-nbd --list` asks two more for every name it got. */
+  /* `qemu-nbd --list` asks two more for every name it got.  What it was not told of is not told by
+   * this either. */
   if (negotiation->options_max == OPTIONS_MAX)
-    negotiation->options_max += 2 * (unsigned) MIN (count, 100000);
+    negotiation->options_max += 2 * MIN (named, 100000);
 }
 
 /* --- the rest --- */

@@ -162,6 +162,17 @@ def test_not_allowed_is_not_there():
             c = connect(name=name)
             c.put_option(EXPORT_NAME, disk)
             assert c.is_closed()
+    # Nor does it count: more options may follow for each disk that LIST has named, and for no other.
+    c = connect()
+    assert listed(c) == ["uid"]
+    count = 1
+    try:
+        while True:
+            c.result(99)
+            count += 1
+    except (Closed, ConnectionError):
+        pass
+    assert count == 64 + 2, count
 
 
 def test_read_only_is_enforced():
