@@ -242,21 +242,7 @@ class Wire:
             cookie, error, data = self.simple(length)
             assert (cookie, error) == (7, 0), error
             return data
-        data, covered = bytearray(length), 0
-        for kind, payload in self.chunks(offset):
-            if kind == OFFSET_DATA:
-                at, = struct.unpack(">Q", payload[:8])
-                assert len(payload) > 8 and offset <= at and at + len(payload) - 8 <= offset + length
-                data[at - offset:at - offset + len(payload) - 8] = payload[8:]
-                covered += len(payload) - 8
-            elif kind == OFFSET_HOLE:
-                at, size = struct.unpack(">QI", payload)
-                assert size > 0 and offset <= at and at + size <= offset + length
-                covered += size
-            else:
-                assert kind == NONE, f"chunk type {kind}: {payload}"
-        assert covered == length, f"{covered} of {length} bytes"
-        return bytes(data)
+        return content_of(self.chunks(offset), offset, length)
 
     def status(self, offset, length, flags=0, payload=b""):
         """{context id: [(length, flags)]}"""
@@ -274,6 +260,32 @@ class Wire:
                 found[context] = list(struct.iter_unpack(">II", data[4:]))
             assert found[context] and all(size > 0 for size, _ in found[context])
         return found
+
+
+def pieces_of(chunks):
+    """[(offset, length, data or None for a hole)], of the chunks of a READ that has not failed."""
+    pieces = []
+    for kind, payload in chunks:
+        if kind == OFFSET_DATA:
+            at, = struct.unpack(">Q", payload[:8])
+            pieces.append((at, len(payload) - 8, payload[8:]))
+        elif kind == OFFSET_HOLE:
+            pieces.append((*struct.unpack(">QI", payload), None))
+        else:
+            assert kind == NONE and not payload, f"chunk type {kind}: {payload}"
+    return pieces
+
+
+def content_of(chunks, offset, length):
+    """The data; AssertionError if the chunks, in whatever order, are not of all of it, and each part once."""
+    data, at = bytearray(length), offset
+    for start, size, piece in sorted(pieces_of(chunks), key=lambda piece: piece[0]):
+        assert size > 0 and start == at, f"a chunk at {start}, not {at}"
+        if piece is not None:
+            data[start - offset:start - offset + size] = piece
+        at = start + size
+    assert at == offset + length, f"{at - offset} of {length} bytes"
+    return bytes(data)
 
 
 def chunks_error(chunks):
