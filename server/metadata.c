@@ -2,9 +2,12 @@
 /* metadata.c - metadata contexts: the options that choose them, and what BLOCK_STATUS says in each.
  *
  *   base:allocation         hole and zero, as the engine has them
- *   qemu:allocation-depth   0 where nothing is allocated, 1 where something is
+ *   qemu:allocation-depth   0 where nothing is allocated, 1 where the disk has something of its own, 2
+ *                           where it shares data with others: to write there takes space
  *
- * Both come out of one look at the disk.
+ * Both come out of one look at the disk.  The second one is also what allows a write to what is no
+ * hole to get ENOSPC, where it shares (proto.md, "base:allocation": "unless for reasons specified in
+ * the definition of another context").
  */
 #include <string.h>
 
@@ -121,7 +124,9 @@ context_of_id (uint32_t id)
 static uint32_t
 context_value (enum context_index context, uint32_t status)
 {
-  return context == CONTEXT_DEPTH ? !(status & STATUS_HOLE) : status;
+  if (context == CONTEXT_ALLOCATION)
+    return status & (STATUS_HOLE | STATUS_ZERO);
+  return status & STATUS_HOLE ? 0 : status & STATUS_SHARED ? 2 : 1;
 }
 
 uint32_t

@@ -274,6 +274,8 @@ accept_request (struct slot *slot, const struct arrived *arrived)
     slot->changes_before = connection->changes_done;
   } else if (slot->command == NBD_CMD_BLOCK_STATUS) {
     slot->contexts = arrived->contexts;
+    if (slot->contexts & 1u << CONTEXT_DEPTH)
+      slot->request.flags |= REQUEST_TELL_SHARED;
     prepare_extents (slot);
   }
   start (slot);

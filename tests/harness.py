@@ -157,12 +157,12 @@ class Server:
             shutil.rmtree(arena_dir, ignore_errors=True)
             os._exit(1)
 
-    def connect(self, disk="disk", structured=True, context=True, strict=False):
+    def connect(self, disk="disk", structured=True, contexts=(nbd.CONTEXT_BASE_ALLOCATION,), strict=False):
         h = nbd.NBD()
         h.set_export_name(disk)
         h.set_request_structured_replies(structured)
-        if context:
-            h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+        for context in contexts:
+            h.add_meta_context(context)
         if not strict:
             h.set_strict_mode(0)
         h.connect_unix(self.sock)
@@ -193,12 +193,13 @@ def error_of(function, *arguments):
     return None
 
 
-def extents_of(h, offset, length, flags=0):
+def extents_of(h, offset, length, flags=0, context=nbd.CONTEXT_BASE_ALLOCATION):
     """[(length, flags)] as one BLOCK_STATUS answers."""
     found = []
 
-    def callback(context, at, entries, error):
-        found.extend(zip(entries[::2], entries[1::2]))
+    def callback(name, at, entries, error):
+        if name == context:
+            found.extend(zip(entries[::2], entries[1::2]))
         return 0
 
     h.block_status(length, offset, callback, flags)

@@ -13,7 +13,7 @@ import time
 import uuid
 
 import nbd
-from harness import BLOCK, KIB, LACUNA, LONG, MIB, Server, error_of, lacuna, run_tests
+from harness import BLOCK, KIB, LACUNA, LONG, MIB, Server, error_of, extents_of, lacuna, run_tests
 
 seed = int(os.environ.get("LACUNA_SEED", random.randrange(1 << 32)))
 print(f"LACUNA_SEED={seed}")
@@ -219,6 +219,37 @@ def test_space():
     wait_for(lambda: store.allocated() < taken - 15 * MIB, "the last one gives all back")
     store.stop()
     lacuna("check", store.path)
+
+
+def test_depth():
+    """What is shared is told apart by qemu:allocation-depth, and by nothing else: base:allocation is one extent."""
+    store = Server({"one": 16 * MIB, "two": 16 * MIB}).start()
+    base, depth = nbd.CONTEXT_BASE_ALLOCATION, "qemu:allocation-depth"
+
+    def status_of(h, context, flags=0):
+        return extents_of(h, 0, 16 * MIB, flags, context)
+
+    one, two, plain = (store.connect(disk, contexts=contexts)
+                       for disk, contexts in (("one", [depth]), ("two", [base, depth]), ("two", [base])))
+    one.pwrite(b"s" * 8 * MIB, 0)
+    assert status_of(one, depth) == [(8 * MIB, 1), (8 * MIB, 0)]
+    lacuna("clone-range", store.path, "one", "0", "4M", "two", "2M")
+    assert status_of(one, depth) == [(4 * MIB, 2), (4 * MIB, 1), (8 * MIB, 0)]
+    two.pwrite(b"w" * 2 * MIB, 0)
+    two.pwrite(b"w" * MIB, 3 * MIB)
+    expected = [(2 * MIB, 1), (MIB, 2), (MIB, 1), (2 * MIB, 2), (10 * MIB, 0)]
+    assert status_of(two, depth) == expected
+    assert status_of(two, base) == [(6 * MIB, 0), (10 * MIB, 3)]
+    assert status_of(plain, base, nbd.CMD_FLAG_REQ_ONE) == [(6 * MIB, 0)]
+    two.flush()
+    assert status_of(two, depth) == expected
+    # The last one who has it has it for himself, once that is durable.
+    one.trim(16 * MIB, 0)
+    one.flush()
+    assert status_of(two, depth) == [(6 * MIB, 1), (10 * MIB, 0)]
+    for h in (one, two, plain):
+        h.shutdown()
+    store.stop()
 
 
 def test_full():

@@ -169,7 +169,7 @@ def test_nothing_at_all():
 
 
 def test_simple_replies():
-    simple = server.connect(structured=False, context=False)
+    simple = server.connect(structured=False, contexts=())
     assert not simple.get_structured_replies_negotiated()
     assert not simple.can_df()
     simple.pwrite(b"s" * 10000, 200 * MIB + 5)
@@ -183,7 +183,7 @@ def test_simple_replies():
 
 
 def test_no_context():
-    plain = server.connect(context=False)
+    plain = server.connect(contexts=())
     assert error_of(lambda: extents_of(plain, 0, BLOCK)) == "EINVAL"
     assert plain.pread(1, 0) == b"\0"
     plain.shutdown()

@@ -71,27 +71,45 @@ status_add (struct request *request, uint64_t to, uint32_t flags)
   return true;
 }
 
-/* Adds what the map says of [request->at, to); false: the answer is full, or enough was done. */
+/* Adds EXTENT; false: the answer is full. */
 static bool
-status_add_map (struct request *request, uint64_t to, unsigned *budget)
+status_add_extent (struct request *request, const struct extent *extent)
 {
   static const uint32_t flags[] = {
     [EXTENT_HOLE] = STATUS_HOLE | STATUS_ZERO,
     [EXTENT_UNWRITTEN] = STATUS_ZERO,
     [EXTENT_WRITTEN] = 0,
   };
+  struct extent part = *extent;
+  uint64_t end = extent->block + extent->length;
+
+  if (extent->state == EXTENT_HOLE || (request->flags & REQUEST_TELL_SHARED) == 0)
+    return status_add (request, end, flags[extent->state]);
+  for (; part.block < end; part.block += part.length, part.place += part.length) {
+    bool is_shared;
+
+    part.length = end - part.block;
+    is_shared = store_needs_space (request->disk->store, &part);
+    if (!status_add (request, part.block + part.length,
+                     flags[extent->state] | (is_shared ? STATUS_SHARED : 0)))
+      return false;
+  }
+  return true;
+}
+
+/* Adds what the map says of [request->at, to); false: the answer is full, or enough was done. */
+static bool
+status_add_map (struct request *request, uint64_t to, unsigned *budget)
+{
   struct fill *fill = request->fill;
 
   while (request->at < to) {
     unsigned count = extent_map_scan (&request->disk->map, request->at, to - request->at,
                                       fill->extents, ARRAY_COUNT (fill->extents));
 
-    for (unsigned e = 0; e < count; e++) {
-      const struct extent *extent = &fill->extents[e];
-
-      if (!status_add (request, extent->block + extent->length, flags[extent->state]))
+    for (unsigned e = 0; e < count; e++)
+      if (!status_add_extent (request, &fill->extents[e]))
         return false;
-    }
     if (*budget <= count)
       return false;
     *budget -= count;

@@ -172,8 +172,11 @@ enum request_flags {
   REQUEST_NO_HOLE = 2,          /* WRITE_ZEROES: space stays reserved */
   REQUEST_FAST_ZERO = 4,        /* WRITE_ZEROES: always fast here */
   REQUEST_ONE_EXTENT = 8,       /* BLOCK_STATUS */
+  REQUEST_TELL_SHARED = 16,     /* BLOCK_STATUS: with STATUS_SHARED */
 };
-enum status_flags { STATUS_HOLE = 1, STATUS_ZERO = 2 };   /* as NBD_STATE_HOLE, NBD_STATE_ZERO */
+/* HOLE and ZERO are NBD_STATE_HOLE and NBD_STATE_ZERO.  SHARED: data in a place that others share, so
+ * that a write takes space, and may get ENOSPC. */
+enum status_flags { STATUS_HOLE = 1, STATUS_ZERO = 2, STATUS_SHARED = 4 };
 
 struct status_extent {
   uint64_t length;              /* bytes */
