@@ -182,7 +182,7 @@ def tcp(run, server):
     span = ["-l", str(length)]
     server.create(1 * GIB)
     server.start("split", tcp=True)
-    fill(run, server, length)
+    fill(run, server, length, "--final-flush")
     run.measure(server, "TCP: read 4k QD32", "split", "requests/s", rate, *span, "-q", "32", "read")
     run.measure(server, "TCP: read 1M", "split", "MB/s", megabytes, *span, "-b", "1m", "-q", "4", "--sequential",
                 "read")
@@ -196,13 +196,14 @@ def tls(run, server):
     span = ["-l", str(length)]
     server.create(1 * GIB)
     server.start("split", tcp=True, certificates=run.certificates())
-    fill(run, server, length)
+    fill(run, server, length, "--final-flush")
     run.measure(server, "TLS: read 4k QD32", "split", "requests/s", rate, *span, "-q", "32", "read")
-    run.measure(server, "TLS: write 4k QD32, over data", "split", "requests/s", rate, *span, "-q", "32", "write")
     run.measure(server, "TLS: read 1M", "split", "MB/s", megabytes, *span, "-b", "1m", "-q", "4", "--sequential",
                 "read")
     run.measure(server, "TLS: write 1M, over data", "split", "MB/s", megabytes, *span, "-b", "1m", "-q", "4",
                 "--sequential", "write")
+    flush(run, server)
+    run.measure(server, "TLS: write 4k QD32, over data", "split", "requests/s", rate, *span, "-q", "32", "write")
 
 
 def copy(run, server):
