@@ -62,8 +62,8 @@ def cached(run, server):
     span = ["-l", str(length)]
     server.create(1 * GIB)
     server.start("split")
-    fill(run, server, length, "--final-flush")
-    fill(run, server, length)
+    for _ in range(2):
+        fill(run, server, length, "--final-flush")
     run.load(server, *span, "-b", "1m", "-q", "4", "-n", str(length // MIB), "--sequential", "read")
     for pin in "same", "split":
         run.measure(server, "read 4k QD1", pin, "requests/s", rate, *span, "read")
