@@ -86,6 +86,7 @@ keeper_init (struct store *store)
     error = checkpoint_init (store);
   if (error != 0)
     return error;
+  keeper->unmapped_max = keeper->writeback.max;
   keeper->context = store_context_create (store);
   if (keeper->context == NULL)
     return -errno;
@@ -178,7 +179,7 @@ keeper_wants_writeback (struct store *store)
 
   return dirty > 0
          && (dirty > max - max / 8 || cache_dirty_wanted (store->cache)
-             || cache_unmapped_count (store->cache) >= store->keeper.writeback.max);
+             || cache_unmapped_count (store->cache) >= store->keeper.unmapped_max);
 }
 
 static bool

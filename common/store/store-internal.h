@@ -404,6 +404,8 @@ struct keeper {
   unsigned backoff_ticks;           /* after an error of write-back */
   unsigned fullness;                /* the highest mark that was passed, percent */
   unsigned failed_batches;          /* of write-back, one after the other */
+  uint64_t unmapped_max;            /* dirty blocks that have no place: so many go to one without need;
+                                       only tests change it */
   int checkpoint_error;             /* of the last one */
   _Atomic bool is_done;             /* keeper_checkpoint_now */
 };

@@ -103,6 +103,7 @@ swarm_draw (struct swarm *swarm, const struct settings *settings, uint64_t seed)
   world->has_arena = settings->kind == KIND_KILL || random_chance (&random, 70);
   world->is_traced = settings->is_traced;
   world->has_lints = true;
+  world->places_late = random_chance (&random, 50);
   world->step_weight = PICK (&random, 1, 4, 10);
   world->io_weight = PICK (&random, 1, 4, 10);
   world->tick_weight = PICK (&random, 1, 5, 50);

@@ -204,12 +204,16 @@ open_store (struct world *world, char **error)
     .tail_bytes = world->options.tail_bytes,
     .has_own_keeper = true,
   };
+  int result;
 
   *error = NULL;
   world->store = NULL;
   if (world->lint != NULL)
     lint_begin (world->lint);
-  return store_open (&options, &world->store, error);
+  result = store_open (&options, &world->store, error);
+  if (result == 0 && world->options.places_late)
+    world->store->keeper.unmapped_max = UINT64_MAX;
+  return result;
 }
 
 /* An opening ends all faults, unless they are to go on. */

@@ -33,6 +33,7 @@ struct world_options {
   bool has_arena;               /* a file; else private memory, and a kill is like a power cut */
   bool has_lints;               /* lint.h */
   bool is_tight;                /* so small that ENOSPC is to be expected */
+  bool places_late;             /* what has no place is not written back without need */
   bool is_traced;
   bool is_plain;                /* requests start and end at once, clients do not die (explorer) */
   /* NULL: faults end with each opening.  Else they go on, and this ends them where an opening has
