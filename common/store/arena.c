@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/checksum.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "store/arena.h"
 
 _Static_assert (sizeof (struct arena_header) <= BLOCK_SIZE, "one block");
@@ -102,7 +103,7 @@ mib_up (uint64_t bytes)
   return divide_up (bytes, MIB);
 }
 
-/* Bytes that are free where PATH is. */
+/* Bytes that are free where PATH is.  There are file systems without a bound. */
 static uint64_t
 free_bytes (const char *path)
 {
@@ -111,6 +112,8 @@ free_bytes (const char *path)
   bool is_known = copy && statvfs (dirname (copy), &info) == 0;
 
   free (copy);
+  if (is_known && info.f_blocks == 0)
+    return UINT64_MAX / 2;
   return is_known ? (uint64_t) info.f_bavail * info.f_frsize : 0;
 }
 
@@ -139,14 +142,14 @@ explain (char **error, const char *path, uint64_t length)
     *error = NULL;
 }
 
-/* All of the file's space, now: writing to a mapping could not be refused later. */
+/* Space of the file, now: writing to a mapping could not be refused later. */
 static int
-allocate_file (int fd, uint64_t length)
+allocate_file (int fd, uint64_t start, uint64_t length)
 {
   int error;
 
   do
-    error = posix_fallocate (fd, 0, length);
+    error = posix_fallocate (fd, start, length);
   while (error == EINTR);
   errno = error;
   return error ? -1 : 0;
@@ -176,10 +179,11 @@ is_replaceable (const char *path, const struct arena_identity *identity)
   return result;
 }
 
-/* An open file of LENGTH, or -1 with errno. */
+/* An open file of LENGTH, with the space of its first ALLOCATED bytes, and as it seems room for the
+ * rest; or -1 with errno. */
 static int
 create_file (const char *path, const struct arena_identity *identity, uint64_t length,
-             bool replace)
+             uint64_t allocated, bool replace)
 {
   int fd, number;
 
@@ -188,8 +192,12 @@ create_file (const char *path, const struct arena_identity *identity, uint64_t l
   fd = open (path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (fd < 0)
     return -1;
-  if (flock (fd, LOCK_EX | LOCK_NB) == 0 && allocate_file (fd, length) == 0)
-    return fd;
+  if (flock (fd, LOCK_EX | LOCK_NB) == 0) {
+    if (free_bytes (path) < length)
+      errno = ENOSPC;
+    else if (allocate_file (fd, 0, allocated) == 0 && ftruncate (fd, length) == 0)
+      return fd;
+  }
   number = errno;
   close (fd);
   unlink (path);
@@ -214,9 +222,9 @@ header_fill (struct arena *arena, const struct arena_identity *identity)
 
 struct arena *
 arena_create (const char *path, const struct arena_identity *identity, uint64_t frame_count,
-              uint64_t tail_bytes, bool replace, char **error)
+              uint64_t frames_at_start, uint64_t tail_bytes, bool replace, char **error)
 {
-  uint64_t length;
+  uint64_t at_start = path ? MIN (frames_at_start, frame_count) : frame_count, length;
   struct arena *arena;
   int fd = -1;
 
@@ -224,7 +232,8 @@ arena_create (const char *path, const struct arena_identity *identity, uint64_t 
   length = arena_length (frame_count, tail_bytes);
   *error = NULL;
   if (path) {
-    fd = create_file (path, identity, length, replace);
+    fd = create_file (path, identity, length,
+                      data_offset (frame_count, tail_bytes) + at_start * BLOCK_SIZE, replace);
     if (fd < 0) {
       explain (error, path, length);
       return NULL;
@@ -239,8 +248,23 @@ arena_create (const char *path, const struct arena_identity *identity, uint64_t 
     }
     return NULL;
   }
+  arena->frames_at_start = at_start;
   header_fill (arena, identity);
   return arena;
+}
+
+void
+arena_allocate (struct arena *arena, uint64_t first, uint64_t count)
+{
+  uint64_t start = arena->data - (uint8_t *) arena->header + first * BLOCK_SIZE;
+  char *error;
+
+  CHECK (first >= arena->frames_at_start && count <= arena->frame_count - first);
+  if (allocate_file (arena->fd, start, count * BLOCK_SIZE) == 0)
+    return;
+  explain (&error, arena->path, arena->length);
+  log_error ("%s", error ? error : "the arena's space cannot be allocated");
+  _exit (EXIT_FAILURE);
 }
 
 /* Sets errno to what stands against a file of LENGTH at PATH. */
@@ -359,12 +383,14 @@ arena_take_over (const char *path, const struct arena_identity *identity, unsign
     *why = errno == EWOULDBLOCK ? "another process uses it, as if this were a copy of a store that"
                                   " is open"
                                 : "it cannot be locked";
-  if (!*why && allocate_file (fd, header.length) < 0)
+  if (!*why && allocate_file (fd, 0, header.length) < 0)
     *why = "its space cannot be allocated";
   if (!*why) {
     arena = arena_map (fd, path, header.frame_count, header.tail_bytes);
-    if (arena)
+    if (arena) {
+      arena->frames_at_start = arena->frame_count;
       return arena;
+    }
     *why = "it cannot be mapped";
   }
   number = errno;

@@ -2,8 +2,13 @@
 /* arena.h - one shared mapping that outlives the process: frames, their headers, the journal's
  * tail.
  *
- * It lies in a file on tmpfs (mode 0600), allocated when it is made: a full tmpfs is an error then,
- * never a SIGBUS.  The next opener of the store takes it over, so that after kill -9 nothing
+ * It lies in a file on tmpfs (mode 0600).  Whether there is room for all of it is asked when it is
+ * made: a full tmpfs is an error then.  To allocate all of it takes some 0.25 s per GiB, so that its
+ * maker has only the beginning allocated, and asks for the frames behind that in pieces
+ * (arena_allocate), right after.  A frame must not be touched before: that would be a SIGBUS on a
+ * tmpfs that others have filled meanwhile, where arena_allocate ends the process, and says why.
+ *
+ * The next opener of the store takes it over, so that after kill -9 nothing
  * acknowledged is lost.  It is taken over only if it belongs to this store, this boot, and this
  * state of the store (arena_id in the superblock).  "off": private memory, nothing outlives.
  *
@@ -57,6 +62,7 @@ struct arena {
   uint64_t frame_count;
   uint64_t tail_bytes;
   uint64_t length;
+  uint64_t frames_at_start;    /* have their space since this was made or taken over */
   char *path;                  /* NULL: off */
   int fd;
 };
@@ -67,16 +73,23 @@ struct arena_identity {
   uint8_t boot_id[16];
 };
 
-/* Makes an arena at PATH (NULL: private memory).  An existing file there is replaced only if
+/* Makes an arena at PATH (NULL: private memory, which is all there at once), the first FRAMES_AT_START
+ * of its frames with their space, or all if they are fewer.  An existing file there is replaced only if
  * REPLACE, and if it is an arena of this store, or one that was never finished.  NULL with *ERROR
  * (malloc'd, says what to do) set. */
 struct arena *arena_create (const char *path, const struct arena_identity *identity,
-                            uint64_t frame_count, uint64_t tail_bytes, bool replace, char **error);
+                            uint64_t frame_count, uint64_t frames_at_start, uint64_t tail_bytes,
+                            bool replace, char **error);
+/* The space of COUNT more frames from FIRST on, beyond those at start.  Any thread; blocks for some
+ * 0.3 us per KiB.  If the space that was free when the arena was made is not any more, it says so
+ * and ends the process: requests have been promised these frames, so there is no going on without,
+ * and nothing is lost, as after kill -9: what is needed lies in the file. */
+void arena_allocate (struct arena *arena, uint64_t first, uint64_t count);
 /* What arena_create would be refused, as far as that can be known without making anything: 0, or
  * negative errno with *ERROR. */
 int arena_check (const char *path, const struct arena_identity *identity, uint64_t frame_count,
                  uint64_t tail_bytes, char **error);
-/* Maps an existing one if it is whole and IDENTITY is its own; NULL with *WHY (static text)
+/* Maps an existing one, with the space of all frames, if it is whole and IDENTITY is its own; NULL with *WHY (static text)
  * otherwise.  Then errno is 0 if there is nothing to be had; else it may be the one, but could not
  * be looked at or mapped.  Waits up to LOCK_WAIT_MS for its lock: the kernel gives up that of a
  * process that was killed when none of its I/O fills or reads frames any more, and a moment later. */

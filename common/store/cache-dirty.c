@@ -679,7 +679,7 @@ dirty_verify (struct cache *cache)
 
   for (uint32_t i = 0; i < cache->frame_count; i++) {
     struct frame *frame = &cache->frames[i];
-    bool is_orphan = frame_has (frame, FRAME_IS_ORPHAN);
+    bool is_orphan = frame_is_new (frame) || frame_has (frame, FRAME_IS_ORPHAN);
 
     indexed += !is_orphan;
     if (!is_orphan && frame_state (frame) == FRAME_DIRTY) {
@@ -690,7 +690,7 @@ dirty_verify (struct cache *cache)
     } else {
       bool keeps_place = frame_has (frame, FRAME_KEEPS_PLACE);
 
-      CHECK (list_is_empty (&frame->dirty_link) != keeps_place);
+      CHECK (frame_is_new (frame) || list_is_empty (&frame->dirty_link) != keeps_place);
       CHECK (!keeps_place || (is_orphan && frame_has (frame, FRAME_IN_WRITEBACK)));
       CHECK ((frame_flags (frame) & FLAGS_OWNED) == 0);
       CHECK (atomic_load (&frame_header (cache, frame)->disk) == 0);

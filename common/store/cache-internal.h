@@ -48,7 +48,8 @@
 #define BUCKET_LOCKS_MAX 1024
 #define FREE_STRIPES 16
 
-enum frame_queue { QUEUE_NONE, QUEUE_SMALL, QUEUE_MAIN, QUEUE_POOL };
+/* A frame that was never used is all zeros: so it is in the pool. */
+enum frame_queue { QUEUE_POOL, QUEUE_NONE, QUEUE_SMALL, QUEUE_MAIN };
 
 struct bucket_lock {
   pthread_mutex_t mutex;
@@ -77,12 +78,18 @@ struct replacement {
   _Atomic uint64_t evictions;
 } __attribute__ ((aligned (CACHE_LINE)));
 
-struct pool {                       /* free frames in no stripe */
+/* Free frames in no stripe.  Those that the arena has no space for yet are not in it: whoever makes
+ * `claimed` grow gets the space of what he claimed, puts it here, and counts it in `joined`. */
+struct pool {
   pthread_mutex_t mutex;
   uint64_t *words;                  /* a bit for each frame: it is here */
   uint64_t *summary;                /* a bit for each word: it is not 0 */
   uint32_t lowest, summary_words;   /* those of the summary before LOWEST are 0 */
   _Atomic uint64_t count;
+  _Atomic uint32_t claimed, joined; /* frames; in the end all */
+  _Atomic bool is_stopping;         /* `thread`, which claims them, too */
+  bool has_thread;
+  pthread_t thread;
 } __attribute__ ((aligned (CACHE_LINE)));
 
 /* A few free frames for the threads of one stripe, so that they seldom meet at the pool. */
@@ -108,7 +115,8 @@ struct invalid {
 struct cache {
   /* immutable */
   struct arena *arena;
-  struct frame *frames;
+  void *memory[5];                  /* of the tables below, before it was aligned */
+  struct frame *frames;             /* all zeros until it is used for the first time */
   uint32_t frame_count;
   uint64_t bucket_mask;             /* of lines */
   uint64_t lock_mask;
@@ -185,6 +193,13 @@ static inline bool
 frame_has (const struct frame *frame, unsigned flag)
 {
   return (atomic_load_explicit (&frame->flags, memory_order_acquire) & flag) != 0;
+}
+
+/* Never used, so that its lists are not even initialised. */
+static inline bool
+frame_is_new (const struct frame *frame)
+{
+  return frame->data == NULL;
 }
 
 /* Both lines of it, to be written to. */
@@ -293,6 +308,8 @@ uint32_t invalid_reclaim (struct cache *cache);
 /* --- cache-replace.c: which frames are free, and which will be --- */
 
 bool replacement_init (struct cache *cache);      /* false: no memory */
+/* No thread claims frames any more; before anything of the cache is destroyed. */
+void replacement_stop_growing (struct cache *cache);
 void replacement_destroy (struct cache *cache);
 /* CLEAN now, and referenced by the caller: may be evicted from now on. */
 void replacement_enter (struct cache *cache, struct frame *frame);

@@ -28,6 +28,8 @@
  * time under the mutex when all of a big main queue was used. */
 #define PATIENCE 256
 #define STRIPE_FRAMES_MAX 128
+/* So many frames get their space at once: 1 MiB takes the kernel some 0.25 ms. */
+#define GROW_FRAMES 256
 
 /* --- the ghost, under replacement.mutex --- */
 
@@ -310,18 +312,36 @@ pool_destroy (struct pool *pool)
   free (pool->summary);
 }
 
-/* Under its mutex, as all but pool_take. */
+/* Frame INDEX is in the pool from now on, whose state says so.  Under its mutex, as all but pool_join
+ * and pool_take. */
 static void
-pool_put (struct cache *cache, struct frame *frame)
+pool_add (struct pool *pool, uint32_t index)
 {
-  struct pool *pool = &cache->pool;
-  uint32_t index = frame_index (cache, frame), word = index / 64;
+  uint32_t word = index / 64;
 
   pool->words[word] |= UINT64_C (1) << index % 64;
   pool->summary[word / 64] |= UINT64_C (1) << word % 64;
   pool->lowest = MIN (pool->lowest, word / 64);
+}
+
+static void
+pool_put (struct cache *cache, struct frame *frame)
+{
+  pool_add (&cache->pool, frame_index (cache, frame));
   atomic_store_explicit (&frame->queue, QUEUE_POOL, memory_order_relaxed);
-  atomic_fetch_add_explicit (&pool->count, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit (&cache->pool.count, 1, memory_order_relaxed);
+}
+
+/* Frames that were never used, and have their space. */
+static void
+pool_join (struct pool *pool, uint32_t first, uint32_t count)
+{
+  mutex_lock (&pool->mutex);
+  for (uint32_t i = 0; i < count; i++)
+    pool_add (pool, first + i);
+  atomic_fetch_add_explicit (&pool->count, count, memory_order_relaxed);
+  mutex_unlock (&pool->mutex);
+  atomic_fetch_add_explicit (&pool->joined, count, memory_order_release);
 }
 
 static void
@@ -466,8 +486,13 @@ replacement_free_all (struct cache *cache, struct frame **frames, uint32_t count
 }
 
 static void
-frame_renew (struct frame *frame)
+frame_renew (struct cache *cache, struct frame *frame)
 {
+  if (frame_is_new (frame)) {
+    frame->data = cache->arena->data + frame_index (cache, frame) * (uint64_t) BLOCK_SIZE;
+    list_init (&frame->dirty_link);
+    list_init (&frame->waiters);
+  }
   CHECK (atomic_load_explicit (&frame->references, memory_order_relaxed) == 0);
   CHECK (frame_state (frame) == FRAME_FREE);
   atomic_store_explicit (&frame->frequency, 0, memory_order_relaxed);
@@ -480,6 +505,69 @@ frame_renew (struct frame *frame)
   atomic_store_explicit (&frame->references, 1, memory_order_release);
 }
 
+/* --- until the arena has all of its space --- */
+
+/* Some more free frames; false: there are all that there will be. */
+static bool
+grow (struct cache *cache)
+{
+  struct pool *pool = &cache->pool;
+  uint32_t count, first;
+
+  if (atomic_load_explicit (&pool->joined, memory_order_acquire) == cache->frame_count)
+    return false;
+  first = atomic_load_explicit (&pool->claimed, memory_order_relaxed);
+  do {
+    count = MIN (GROW_FRAMES, cache->frame_count - first);
+    if (count == 0) {
+      sched_yield ();           /* others get the last ones just now */
+      return true;
+    }
+  } while (!atomic_compare_exchange_weak_explicit (&pool->claimed, &first, first + count,
+                                                   memory_order_relaxed, memory_order_relaxed));
+  arena_allocate (cache->arena, first, count);
+  pool_join (pool, first, count);
+  return true;
+}
+
+static void *
+grow_thread (void *arg)
+{
+  struct cache *cache = arg;
+
+  while (!atomic_load (&cache->pool.is_stopping) && grow (cache))
+    ;
+  return NULL;
+}
+
+int
+cache_start_growing (struct cache *cache)
+{
+  struct pool *pool = &cache->pool;
+  int error;
+
+  CHECK (!pool->has_thread);
+  if (atomic_load (&pool->joined) == cache->frame_count)
+    return 0;
+  error = pthread_create (&pool->thread, NULL, grow_thread, cache);
+  pool->has_thread = error == 0;
+  return error;
+}
+
+void
+replacement_stop_growing (struct cache *cache)
+{
+  struct pool *pool = &cache->pool;
+
+  if (!pool->has_thread)
+    return;
+  atomic_store (&pool->is_stopping, true);
+  CHECK (pthread_join (pool->thread, NULL) == 0);
+  pool->has_thread = false;
+}
+
+/* --- what others ask for --- */
+
 struct frame *
 cache_allocate (struct cache *cache)
 {
@@ -491,7 +579,7 @@ cache_allocate (struct cache *cache)
     frame = free_take (cache);
     if (frame != NULL)
       break;
-    if (evict (cache))
+    if (grow (cache) || evict (cache))
       continue;
     frame = free_steal (cache);
     if (frame != NULL)
@@ -502,7 +590,7 @@ cache_allocate (struct cache *cache)
       return NULL;
     sched_yield ();
   }
-  frame_renew (frame);
+  frame_renew (cache, frame);
   return frame;
 }
 
@@ -512,7 +600,7 @@ cache_allocate_all (struct cache *cache, struct frame **frames, uint32_t count)
   uint32_t taken = count > STRIPE_FRAMES_MAX ? pool_take (cache, frames, count) : 0;
 
   for (uint32_t i = 0; i < taken; i++)
-    frame_renew (frames[i]);
+    frame_renew (cache, frames[i]);
   for (; taken < count; taken++) {
     frames[taken] = cache_allocate (cache);
     CHECK (frames[taken] != NULL);     /* what is admitted finds a frame */
@@ -525,7 +613,7 @@ replacement_claim (struct cache *cache, struct frame *frame)
   mutex_lock (&cache->pool.mutex);
   pool_remove (cache, frame);
   mutex_unlock (&cache->pool.mutex);
-  frame_renew (frame);
+  frame_renew (cache, frame);
 }
 
 /* --- the whole --- */
@@ -548,10 +636,9 @@ replacement_init (struct cache *cache)
     CHECK (pthread_mutex_init (&cache->stripes[i].mutex, NULL) == 0);
     list_init (&cache->stripes[i].frames);
   }
-  for (uint32_t i = 0; i < count; i++) {
-    list_init (&cache->frames[i].queue_link);
-    pool_put (cache, &cache->frames[i]);
-  }
+  CHECK (cache->arena->frames_at_start <= count);
+  atomic_init (&cache->pool.claimed, (uint32_t) cache->arena->frames_at_start);
+  pool_join (&cache->pool, 0, (uint32_t) cache->arena->frames_at_start);
   return true;
 }
 
@@ -606,6 +693,7 @@ static uint64_t
 pool_verify (struct cache *cache)
 {
   const struct pool *pool = &cache->pool;
+  uint32_t joined = atomic_load (&pool->joined);
   uint64_t count = 0;
 
   for (uint32_t i = 0; i < cache->frame_count; i++) {
@@ -613,6 +701,10 @@ pool_verify (struct cache *cache)
     uint64_t word = pool->words[i / 64];
     bool is_here = (word >> i % 64 & 1) != 0;
 
+    if (i >= joined) {
+      CHECK (!is_here && frame_is_new (frame));
+      continue;
+    }
     CHECK (is_here == (atomic_load (&frame->queue) == QUEUE_POOL));
     CHECK (!is_here || (frame_state (frame) == FRAME_FREE && atomic_load (&frame->references) == 0));
     CHECK ((word != 0) == ((pool->summary[i / 4096] >> i / 64 % 64 & 1) != 0));

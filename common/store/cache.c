@@ -385,11 +385,19 @@ cache_publish (struct cache *cache, struct cache_disk *disk, uint64_t block, str
 
 /* --- the whole --- */
 
+/* A table of so many cache lines, all zeros, none of which is in memory before it is used: an idle
+ * server has next to nothing of them. */
+static void *
+cache_allocate_table (void **memory, uint64_t lines)
+{
+  *memory = calloc (lines + 1, CACHE_LINE);
+  return *memory != NULL ? (void *) align_up ((uintptr_t) *memory, CACHE_LINE) : NULL;
+}
+
 static bool
 cache_allocate_tables (struct cache *cache)
 {
   uint64_t lines = 4, locks, count = cache->frame_count;
-  size_t frame_bytes = align_up (count * sizeof *cache->frames, CACHE_LINE);
 
   while (lines * BUCKETS_PER_LINE < count)
     lines *= 2;
@@ -401,20 +409,16 @@ cache_allocate_tables (struct cache *cache)
   /* Small caches have small regions, too. */
   while (cache->region_shift < REGION_SHIFT_MAX && count >> cache->region_shift >= 2 * REGIONS_MIN)
     cache->region_shift++;
-  cache->frames = aligned_alloc (CACHE_LINE, frame_bytes);
-  cache->buckets = aligned_alloc (CACHE_LINE, lines * CACHE_LINE);
-  cache->cached_regions = aligned_alloc (CACHE_LINE, 2 * lines * CACHE_LINE);
-  cache->dirty_regions = aligned_alloc (CACHE_LINE, 2 * lines * CACHE_LINE);
-  cache->region_epochs = aligned_alloc (CACHE_LINE, 2 * lines * CACHE_LINE);
+  cache->frames
+    = cache_allocate_table (&cache->memory[0], count * (sizeof *cache->frames / CACHE_LINE));
+  cache->buckets = cache_allocate_table (&cache->memory[1], lines);
+  cache->cached_regions = cache_allocate_table (&cache->memory[2], 2 * lines);
+  cache->dirty_regions = cache_allocate_table (&cache->memory[3], 2 * lines);
+  cache->region_epochs = cache_allocate_table (&cache->memory[4], 2 * lines);
   cache->locks = aligned_alloc (CACHE_LINE, locks * sizeof *cache->locks);
   if (cache->frames == NULL || cache->buckets == NULL || cache->cached_regions == NULL
       || cache->dirty_regions == NULL || cache->region_epochs == NULL || cache->locks == NULL)
     return false;
-  memset (cache->frames, 0, frame_bytes);
-  memset (cache->buckets, 0, lines * CACHE_LINE);
-  memset (cache->cached_regions, 0, 2 * lines * CACHE_LINE);
-  memset (cache->dirty_regions, 0, 2 * lines * CACHE_LINE);
-  memset (cache->region_epochs, 0, 2 * lines * CACHE_LINE);
   for (uint64_t i = 0; i < locks; i++)
     CHECK (pthread_mutex_init (&cache->locks[i].mutex, NULL) == 0);
   return true;
@@ -423,11 +427,8 @@ cache_allocate_tables (struct cache *cache)
 static void
 cache_free_tables (struct cache *cache)
 {
-  free (cache->frames);
-  free (cache->buckets);
-  free (cache->cached_regions);
-  free (cache->dirty_regions);
-  free (cache->region_epochs);
+  for (unsigned i = 0; i < ARRAY_COUNT (cache->memory); i++)
+    free (cache->memory[i]);
   free (cache->locks);
   free (cache);
 }
@@ -450,14 +451,6 @@ cache_create (struct arena *arena)
     cache_free_tables (cache);
     return NULL;
   }
-  for (uint32_t i = 0; i < count; i++) {
-    struct frame *frame = &cache->frames[i];
-
-    atomic_init (&frame->flags, FRAME_IS_ORPHAN);
-    frame->data = arena->data + i * BLOCK_SIZE;
-    list_init (&frame->dirty_link);
-    list_init (&frame->waiters);
-  }
   if (!replacement_init (cache)) {
     cache_free_tables (cache);
     return NULL;
@@ -470,9 +463,11 @@ cache_create (struct arena *arena)
 void
 cache_destroy (struct cache *cache, bool is_abandoned)
 {
+  replacement_stop_growing (cache);
   for (uint32_t i = 0; i < cache->frame_count && !is_abandoned; i++)
-    CHECK (atomic_load (&cache->frames[i].references)
-           == !frame_has (&cache->frames[i], FRAME_IS_ORPHAN));
+    CHECK (frame_is_new (&cache->frames[i])
+           || atomic_load (&cache->frames[i].references)
+                == !frame_has (&cache->frames[i], FRAME_IS_ORPHAN));
   if (is_abandoned) {
     cache_free_tables (cache);
     return;
@@ -511,7 +506,7 @@ cache_verify (struct cache *cache)
   for (uint32_t i = 0; i < cache->frame_count; i++) {
     struct frame *frame = &cache->frames[i];
 
-    if (frame_has (frame, FRAME_IS_ORPHAN))
+    if (frame_is_new (frame) || frame_has (frame, FRAME_IS_ORPHAN))
       continue;
     in_index++;
     CHECK (atomic_load (&frame->references) > 0);

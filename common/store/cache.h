@@ -23,8 +23,9 @@
  *   cache_drop, cache_invalidate         holding the range exclusive: then nothing in it is FILLING
  *                                        (CHECKed), and what write-back has picked is not written
  *
- * Does no I/O, never waits, calls nobody: waiters that can go on are appended to the caller's WAKE
- * list.  Thread-safe.  Replacement: S3-FIFO (Yang et al., "FIFO queues are all you need for cache
+ * Does no I/O, calls nobody: waiters that can go on are appended to the caller's WAKE list.  Never
+ * waits, but for the kernel's memory, some 0.3 ms at a time, in the fraction of a second until the
+ * arena has all of its space (cache_start_growing).  Thread-safe.  Replacement: S3-FIFO (Yang et al., "FIFO queues are all you need for cache
  * eviction", SOSP 2023): a small queue, a main one, and a ghost table of keys that left the small
  * one.  Dirty frames are in no queue.
  *
@@ -120,6 +121,10 @@ struct cache *cache_create (struct arena *arena);
  * IS_ABANDONED: whatever is referenced, the memory goes, as when a process is killed (the arena
  * keeps what it has). */
 void cache_destroy (struct cache *cache, bool is_abandoned);
+/* Starts a thread that has space allocated for those of the arena's frames that have none yet, in
+ * order, and ends then, or when the cache is destroyed.  Who needs a frame before it has got there
+ * does the same, without it too.  0, or errno. */
+int cache_start_growing (struct cache *cache);
 void cache_get_stats (struct cache *cache, struct cache_stats *stats);
 
 void cache_disk_init (struct cache_disk *disk, uint64_t id);

@@ -28,6 +28,10 @@
 #include "base/log.h"
 #include "store/store-internal.h"
 
+/* So much of a new arena has its space before the store is open (8 MiB, some 2 ms); the rest follows
+ * while it serves. */
+#define FRAMES_AT_START 2048
+
 int
 error_set (char **message, int error, const char *format, ...)
 {
@@ -414,7 +418,7 @@ recovery_new_arena (struct store *store, const struct store_options *options,
   struct format_superblock *superblock = &store->superblock;
   uint64_t cache = options->cache_bytes != 0 ? options->cache_bytes : STORE_CACHE_DEFAULT;
   uint64_t half_bytes = from_le64 (superblock->journal_half_blocks) * BLOCK_SIZE, tail;
-  uint64_t frames = MAX (cache / BLOCK_SIZE, MAX (64, 4 * replay->data.count));
+  uint64_t frames = MAX (cache / BLOCK_SIZE, MAX (64, 4 * replay->data.count)), at_start;
   bool is_off = options->is_read_only
                 || (options->arena_path != NULL && strcmp (options->arena_path, "off") == 0);
   struct arena_identity identity;
@@ -437,7 +441,10 @@ recovery_new_arena (struct store *store, const struct store_options *options,
   memcpy (superblock->boot_id, identity.boot_id, 16);
   if (is_look)
     return arena_check (is_off ? NULL : path, &identity, frames, tail, error) == 0 ? 0 : -ENOSPC;
-  store->arena = arena_create (is_off ? NULL : path, &identity, frames, tail, true, error);
+  /* Who runs the keeper himself wants the same to happen each time. */
+  at_start = options->has_own_keeper ? frames : MAX (FRAMES_AT_START, replay->data.count);
+  store->arena
+    = arena_create (is_off ? NULL : path, &identity, frames, at_start, tail, true, error);
   if (store->arena == NULL)
     return -ENOSPC;
   atomic_store (&store->arena->header->tail_start, replay->position);
@@ -483,12 +490,13 @@ recovery_adopt (struct store *store, char **error)
 
   if (indexes == NULL)
     return error_set (error, -ENOMEM, "there is not enough memory to take over the arena");
-  for (uint32_t i = 0; i < arena->frame_count; i++) {
+  for (uint32_t i = 0; i < arena->frames_at_start; i++) {
     struct arena_frame *header = &arena->frames[i];
-    struct disk *disk = atomic_load (&header->disk) != 0
-                          ? disk_find_id (store, atomic_load (&header->disk))
-                          : NULL;
+    struct disk *disk;
 
+    if (atomic_load (&header->disk) == 0)
+      continue;
+    disk = disk_find_id (store, atomic_load (&header->disk));
     if (disk == NULL || disk->is_dying || disk->is_damaged || header->block >= disk_blocks (disk))
       atomic_store (&header->disk, 0);
     else

@@ -332,6 +332,8 @@ store_open (const struct store_options *options, struct store **result, char **e
   }
   if (!options->has_own_keeper) {
     code = keeper_start_thread (store);
+    if (code == 0)
+      code = -cache_start_growing (store->cache);
     if (code != 0) {
       store_abandon (store);
       return error_set (error, code, "its worker could not be started: %s", strerror (-code));

@@ -10,12 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
+#undef BLOCK_SIZE               /* of sys/mount.h */
 #include "store/arena.h"
 
 #define FRAMES 100
@@ -52,7 +54,7 @@ static struct arena *
 create (bool replace)
 {
   char *error;
-  struct arena *arena = arena_create (path, &identity, FRAMES, TAIL, replace, &error);
+  struct arena *arena = arena_create (path, &identity, FRAMES, FRAMES, TAIL, replace, &error);
 
   assert_non_null (arena);
   assert_null (error);
@@ -158,7 +160,7 @@ test_identity (void **state)
   arena_close (arena, false);
   expect_refusal (&identity, "another version");
   assert_int_equal (errno, EPROTONOSUPPORT);
-  assert_null (arena_create (path, &identity, FRAMES, TAIL, true, &error));
+  assert_null (arena_create (path, &identity, FRAMES, FRAMES, TAIL, true, &error));
   free (error);
   assert_int_equal (chmod (path, 0644), 0);
   expect_refusal (&identity, "open to others");
@@ -206,7 +208,7 @@ test_replace (void **state)
   arena = create (false);
   arena->data[0] = 1;
   arena_close (arena, false);
-  assert_null (arena_create (path, &identity, FRAMES, TAIL, false, &error));
+  assert_null (arena_create (path, &identity, FRAMES, FRAMES, TAIL, false, &error));
   assert_non_null (strstr (error, path));
   free (error);
   arena = create (true);
@@ -222,7 +224,7 @@ test_no_space (void **state)
 
   (void) state;
   assert_int_equal (statvfs (directory, &info), 0);
-  assert_null (arena_create (path, &identity, info.f_blocks * info.f_frsize / BLOCK_SIZE + 1000,
+  assert_null (arena_create (path, &identity, info.f_blocks * info.f_frsize / BLOCK_SIZE + 1000, 1,
                              TAIL, false, &error));
   assert_non_null (strstr (error, "--cache SIZE"));
   assert_non_null (strstr (error, "--arena PATH"));
@@ -230,16 +232,114 @@ test_no_space (void **state)
   free (error);
   assert_int_equal (access (path, F_OK), -1);
 
-  assert_null (arena_create ("/proc/no/such/place", &identity, FRAMES, TAIL, false, &error));
+  assert_null (arena_create ("/proc/no/such/place", &identity, FRAMES, FRAMES, TAIL, false, &error));
   assert_non_null (strstr (error, "--arena PATH"));
   free (error);
+}
+
+static uint64_t
+allocated_bytes (const char *file)
+{
+  struct stat stat_file;
+
+  assert_int_equal (stat (file, &stat_file), 0);
+  return (uint64_t) stat_file.st_blocks * 512;
+}
+
+/* One that is killed before it has all of its space: the next one has it. */
+static void
+test_grows (void **state)
+{
+  const char *why;
+  char *error;
+  struct arena *arena;
+  int status;
+  pid_t pid = fork ();
+
+  (void) state;
+  assert_true (pid >= 0);
+  if (pid == 0) {
+    arena = arena_create (path, &identity, FRAMES, 10, TAIL, false, &error);
+    arena_allocate (arena, 10, 20);
+    memset (arena->data, 0x11, 30 * BLOCK_SIZE);
+    kill (getpid (), SIGKILL);
+  }
+  assert_int_equal (waitpid (pid, &status, 0), pid);
+  assert_true (WIFSIGNALED (status) && WTERMSIG (status) == SIGKILL);
+  assert_true (allocated_bytes (path) < 60 * BLOCK_SIZE);
+  arena = arena_take_over (path, &identity, 0, &why);
+  assert_non_null (arena);
+  assert_int_equal (arena->frames_at_start, FRAMES);
+  assert_true (allocated_bytes (path) >= arena->length);
+  assert_int_equal (arena->data[30 * BLOCK_SIZE - 1], 0x11);
+  arena_close (arena, true);
+}
+
+/* The child of test_filled_meanwhile. */
+static void
+be_filled (const char *file, const char *other)
+{
+  char *error;
+  struct arena *arena = arena_create (file, &identity, FRAMES, 10, TAIL, false, &error);
+  int fd = open (other, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  char block[BLOCK_SIZE] = { 1 };
+
+  while (write (fd, block, sizeof block) > 0)
+    ;
+  memset (arena->data, 0x11, 10 * BLOCK_SIZE);
+  arena_allocate (arena, 10, FRAMES - 10);
+  _exit (0);
+}
+
+/* There was room, and somebody else has it now. */
+static void
+test_filled_meanwhile (void **state)
+{
+  char place[128], file[160], other[160], text[1000] = "";
+  int status, ends[2];
+  const char *why;
+  struct arena *arena;
+  pid_t pid;
+
+  (void) state;
+  snprintf (place, sizeof place, "%s/small", directory);
+  snprintf (file, sizeof file, "%s/arena", place);
+  snprintf (other, sizeof other, "%s/other", place);
+  assert_int_equal (mkdir (place, 0700), 0);
+  if (mount ("none", place, "tmpfs", 0, "size=1m") < 0) {
+    rmdir (place);
+    skip ();
+  }
+  assert_int_equal (pipe (ends), 0);
+  pid = fork ();
+  assert_true (pid >= 0);
+  if (pid == 0) {
+    dup2 (ends[1], STDERR_FILENO);
+    be_filled (file, other);
+  }
+  close (ends[1]);
+  assert_int_equal (waitpid (pid, &status, 0), pid);
+  assert_true (read (ends[0], text, sizeof text - 1) > 0);
+  close (ends[0]);
+  assert_true (WIFEXITED (status) && WEXITSTATUS (status) == EXIT_FAILURE);
+  assert_non_null (strstr (text, file));
+  assert_non_null (strstr (text, "--cache SIZE"));
+  assert_null (arena_take_over (file, &identity, 0, &why));
+  assert_non_null (strstr (why, "allocated"));
+  assert_int_equal (unlink (other), 0);
+  arena = arena_take_over (file, &identity, 0, &why);
+  assert_non_null (arena);
+  assert_int_equal (arena->data[10 * BLOCK_SIZE - 1], 0x11);
+  arena_close (arena, true);
+  assert_int_equal (umount (place), 0);
+  assert_int_equal (rmdir (place), 0);
 }
 
 static void
 test_off (void **state)
 {
   char *error;
-  struct arena *arena = arena_create (NULL, &identity, FRAMES, TAIL, false, &error);
+  struct arena *arena = arena_create (NULL, &identity, FRAMES, FRAMES, TAIL, false, &error);
 
   (void) state;
   assert_non_null (arena);
@@ -271,6 +371,8 @@ main (void)
     cmocka_unit_test (test_damage),
     cmocka_unit_test (test_replace),
     cmocka_unit_test (test_no_space),
+    cmocka_unit_test (test_grows),
+    cmocka_unit_test (test_filled_meanwhile),
     cmocka_unit_test (test_off),
     cmocka_unit_test (test_boot_id),
   };

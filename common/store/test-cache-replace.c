@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "store/test-cache.h"
 
@@ -249,6 +250,95 @@ test_standing (void **state)
   arena_free (arena);
 }
 
+#define GROW_FRAMES_ALL 5000
+#define GROW_THREADS 4
+
+static struct cache *growing;
+
+/* Takes its part of all frames there will be, in pieces, writes to each, and gives them back. */
+static void *
+grow_user (void *arg)
+{
+  struct frame *frames[GROW_FRAMES_ALL / GROW_THREADS];
+  uint32_t count = 0;
+
+  while (count < ARRAY_COUNT (frames))
+    if (count % 2 == 0 && ARRAY_COUNT (frames) - count > 300) {
+      cache_allocate_all (growing, frames + count, 300);
+      count += 300;
+    } else {
+      frames[count] = cache_allocate (growing);
+      CHECK (frames[count] != NULL);
+      count++;
+    }
+  for (uint32_t i = 0; i < count; i++)
+    content_set (frames[i], (uintptr_t) arg, i, 1);
+  sched_yield ();
+  for (uint32_t i = 0; i < count; i++) {
+    content_check (frames[i], (uintptr_t) arg, i);
+    cache_put (growing, frames[i]);
+  }
+  return NULL;
+}
+
+/* An arena that has little of its space yet: who needs frames gets them all, with a thread beside that
+ * does the same, and without. */
+static void
+test_grow (void **state)
+{
+  struct arena_identity identity = { .store_uuid = { 1 } };
+  char path[64];
+
+  (void) state;
+  snprintf (path, sizeof path, "/dev/shm/lacuna-test-grow-%d", (int) getpid ());
+  for (unsigned round = 0; round < 8; round++) {
+    char *error;
+    struct arena *arena = arena_create (path, &identity, GROW_FRAMES_ALL, round % 4 * 256 + 7, 65536,
+                                        true, &error);
+    pthread_t threads[GROW_THREADS];
+    struct frame *all[GROW_FRAMES_ALL];
+    struct cache_stats stats;
+
+    assert_non_null (arena);
+    growing = cache_create (arena);
+    assert_non_null (growing);
+    cache_get_stats (growing, &stats);
+    assert_int_equal (stats.free, arena->frames_at_start);
+    cache_verify (growing);
+    if (round >= 4)
+      assert_int_equal (cache_start_growing (growing), 0);
+    for (uintptr_t i = 0; i < GROW_THREADS; i++)
+      assert_int_equal (pthread_create (&threads[i], NULL, grow_user, (void *) (i + 1)), 0);
+    for (unsigned i = 0; i < GROW_THREADS; i++)
+      assert_int_equal (pthread_join (threads[i], NULL), 0);
+    cache_verify (growing);
+    for (unsigned i = 0; i < GROW_FRAMES_ALL; i++) {
+      all[i] = cache_allocate (growing);
+      assert_non_null (all[i]);
+      assert_ptr_equal (all[i]->data, arena->data + (uint64_t) (all[i] - growing->frames) * BLOCK_SIZE);
+    }
+    assert_null (cache_allocate (growing));
+    for (unsigned i = 0; i < GROW_FRAMES_ALL; i++)
+      cache_put (growing, all[i]);
+    cache_get_stats (growing, &stats);
+    assert_int_equal (stats.free, GROW_FRAMES_ALL);
+    assert_int_equal (stats.evictions, 0);
+    cache_verify (growing);
+    cache_destroy (growing, false);
+    arena_close (arena, true);
+  }
+  /* Nobody needs them: it is destroyed while its thread is at work. */
+  for (unsigned round = 0; round < 8; round++) {
+    char *error;
+    struct arena *arena = arena_create (path, &identity, 16 * GROW_FRAMES_ALL, 7, 65536, true, &error);
+
+    growing = cache_create (arena);
+    assert_int_equal (cache_start_growing (growing), 0);
+    cache_destroy (growing, false);
+    arena_close (arena, true);
+  }
+}
+
 int
 main (void)
 {
@@ -258,6 +348,7 @@ main (void)
     cmocka_unit_test (test_step),
     cmocka_unit_test (test_invalidate),
     cmocka_unit_test (test_standing),
+    cmocka_unit_test (test_grow),
   };
 
   return cmocka_run_group_tests_name ("cache-replace", tests, NULL, NULL);

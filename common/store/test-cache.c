@@ -590,8 +590,8 @@ test_adopt (void **state)
   cache_disk_init (&disk, 5);
   cache_adopt (cache, &disk, 7, 3, 100);
   cache_adopt (cache, &disk, 8, 9, 101);
-  content_set (&cache->frames[60], 5, 7, 42);
   cache_adopt (cache, &disk, 7, 60, 250);
+  content_set (&cache->frames[60], 5, 7, 42);
   cache_verify (cache);
   assert_true (arena->frames[3].disk == 0 && arena->frames[60].disk == 5);
   assert_true (cache_version (cache) == 250 && cache_dirty_count (cache) == 2);

@@ -15,7 +15,7 @@ arena_make (uint64_t frame_count)
 {
   struct arena *arena = calloc (1, sizeof *arena);
 
-  arena->frame_count = frame_count;
+  arena->frame_count = arena->frames_at_start = frame_count;
   arena->frames = calloc (frame_count, sizeof *arena->frames);
   arena->data = aligned_alloc (BLOCK_SIZE, frame_count * BLOCK_SIZE);
   return arena;

@@ -160,6 +160,7 @@ hits_of_lacuna (const struct trace *trace, uint32_t frames)
 {
   struct arena arena = {
     .frame_count = frames,
+    .frames_at_start = frames,
     .frames = allocate (frames, sizeof *arena.frames),
     /* Never touched: there is no content. */
     .data = aligned_alloc (BLOCK_SIZE, (size_t) frames * BLOCK_SIZE),
