@@ -145,16 +145,15 @@ class Run:
             found["syscalls"] = counts.get("raw_syscalls:sys_enter")
             found["switches"] = counts.get("context-switches")
 
-    def device_read(self, server):
-        """What the device itself can do, on the same file."""
+    def device(self, server, work, unit, figure, kind, *options):
+        """What the device itself can do, on the same file: FIGURE of requests per second."""
         if self.is_counting or server.name != "nbdkit-file":
             return
-        fio = subprocess.run(["fio", "--name=read", f"--filename={server.file}", "--rw=randread", "--bs=4k", "--direct=1",
-                              "--ioengine=io_uring", "--iodepth=32", "--readonly", "--time_based",
-                              f"--runtime={max(1, round(self.seconds))}", "--output-format=json"], stdout=subprocess.PIPE)
+        fio = subprocess.run(["fio", "--name=device", f"--filename={server.file}", f"--rw=rand{kind}", "--direct=1",
+                              "--time_based", f"--runtime={max(1, round(self.seconds))}", "--output-format=json",
+                              *options], stdout=subprocess.PIPE)
         if fio.returncode == 0:
-            self.note("fio", "read 4k QD32, not cached", "requests/s",
-                      json.loads(fio.stdout)["jobs"][0]["read"]["iops"])
+            self.note("fio", work, unit, figure(json.loads(fio.stdout)["jobs"][0][kind]["iops"]))
 
     def image(self):
         """An ext4 image of 4 GiB with 1.3 GB of data."""

@@ -53,7 +53,8 @@ def best_peer(unit, found):
 
 
 def floor_of(found):
-    return found.get("floor", found.get("fio", {})).get("median")
+    """What cannot be done without: of the device where that is what counts, else of the socket."""
+    return found.get("fio", found.get("floor", {})).get("median")
 
 
 def ratio(unit, one, other):
@@ -84,7 +85,7 @@ def table(machine, rows):
              ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
              f"medians of {machine['repeats']} (or fewer, as time allowed), {machine['seconds']} s each; "
              "/floor, /peer: how many times as good as the floor, as the best peer that stores its data",
-             "CPU, calls, switches: of the server, per request; fio, with direct I/O, stands for the floor where it was run",
+             "CPU, calls, switches: of the server, per request; where fio was run (direct I/O, no client), that is the floor",
              "", *summary(rows)]
     head = f"{'':24}{'median':>9}{'min':>9}{'max':>9}{'/floor':>8}{'/peer':>8}{'CPU us':>9}{'calls':>8}{'switches':>9}"
     for work, pin, unit, found in rows:

@@ -966,15 +966,15 @@ static const struct {
   { "disk", sizeof (struct disk), 1640 },
   { "range_lock", sizeof (struct range_lock), 144 },
   { "range_request", sizeof (struct range_request), 80 },
-  { "space", sizeof (struct space), 1112 },
+  { "space", sizeof (struct space), 1120 },
   { "group", sizeof (struct group), 56 },
   { "journal", sizeof (struct journal), 80 },
   { "commit", sizeof (struct commit), 4672 },
   { "commit_request", sizeof (struct commit_request), 72 },
   { "writeback", sizeof (struct writeback), 8520 },
   { "checkpoint", sizeof (struct checkpoint), 624 },
-  { "keeper", sizeof (struct keeper), 9848 },
-  { "store", sizeof (struct store), 16720 },
+  { "keeper", sizeof (struct keeper), 9856 },
+  { "store", sizeof (struct store), 16728 },
   { "btree", sizeof (struct btree), 80 },
 };
 
