@@ -19,6 +19,7 @@
  */
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "store/cache-internal.h"
 
@@ -535,6 +536,8 @@ grow_thread (void *arg)
 {
   struct cache *cache = arg;
 
+  /* Of this thread alone: those that serve come first, and help themselves where they need to. */
+  setpriority (PRIO_PROCESS, 0, 19);
   while (!atomic_load (&cache->pool.is_stopping) && grow (cache))
     ;
   return NULL;
